@@ -1,0 +1,2 @@
+//! qkdd.
+fn main() {}

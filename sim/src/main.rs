@@ -1,0 +1,2 @@
+//! qkd-sim.
+fn main() {}

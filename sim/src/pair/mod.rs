@@ -1,0 +1,12 @@
+//! Two cards on two sockets.
+
+use std::process::ExitCode;
+
+/// Arguments of the subcommand.
+#[derive(Debug, clap::Args)]
+pub struct Args {}
+
+/// Runs the subcommand.
+pub fn run(_: Args) -> ExitCode {
+    ExitCode::FAILURE
+}

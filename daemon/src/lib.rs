@@ -1,1 +1,17 @@
-//! Placeholder.
+//! The daemon behind `qkdd`: serves ETSI GS QKD 004 push mode for one QKD card.
+//!
+//! Read it in the order in which key flows: [`engine`] takes blocks from the card's thread into the [`vault`];
+//! [`agreement`] decides, together with the daemon at the link's other end, which octets belong to which key
+//! stream and position, and writes that to the [`ledger`]; [`push`] sends the chunks to the KMS. [`api`] is what the
+//! KMS calls, [`peer`] the link to the other daemon.
+
+pub mod agreement;
+pub mod api;
+pub mod calls;
+pub mod config;
+pub mod engine;
+pub mod interface;
+pub mod ledger;
+pub mod peer;
+pub mod push;
+pub mod vault;

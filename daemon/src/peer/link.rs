@@ -1,0 +1,211 @@
+//! The link over the life of the daemon: accepting or connecting, again and again.
+
+use std::io;
+use std::net::SocketAddr;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::connection::{Ended, Frames, Order, carry, first_frame, framed};
+use super::{PeerEvent as Event, Times};
+
+/// Where the other daemon is.
+#[derive(Clone, Debug)]
+pub enum Endpoint {
+    /// This end waits for the other at this address.
+    Listen(SocketAddr),
+    /// This end connects to `host:port`.
+    Connect(String),
+}
+
+/// What the link tells the engine.
+#[derive(Debug)]
+pub enum PeerEvent {
+    /// A connection stands; frames may be sent.
+    Connected,
+    /// A frame has come; never empty.
+    Frame(Vec<u8>),
+    /// The connection has ended, for the reason given. Another follows by itself.
+    Disconnected(String),
+}
+
+/// The link could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The listening address cannot be had.
+    #[error(
+        "peer link: cannot listen on {address}: {source}; set peer.listen to a free address of this host"
+    )]
+    Listen {
+        /// The configured address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The engine's handle. Dropping it ends the link.
+#[derive(Debug)]
+pub struct Link {
+    orders: mpsc::Sender<Order>,
+    task: JoinHandle<()>,
+    local: Option<SocketAddr>,
+}
+
+/// Orders that may wait for a slow peer. The key agreement resends, so that what is refused beyond is no loss.
+const QUEUE: usize = 1024;
+
+impl Link {
+    /// Starts the link; what happens on it comes out of `events`.
+    ///
+    /// # Errors
+    /// [`LinkError::Listen`] when the address is taken or not this host's.
+    pub async fn start(
+        endpoint: Endpoint,
+        times: Times,
+        events: mpsc::Sender<PeerEvent>,
+    ) -> Result<Self, LinkError> {
+        let (orders, mut receiver) = mpsc::channel(QUEUE);
+        let mut local = None;
+        let task = match endpoint {
+            Endpoint::Listen(address) => {
+                let wrap = |source| LinkError::Listen { address, source };
+                let listener = TcpListener::bind(address).await.map_err(wrap)?;
+                local = Some(listener.local_addr().map_err(wrap)?);
+                tokio::spawn(async move { listen(listener, &times, &mut receiver, &events).await })
+            }
+            Endpoint::Connect(name) => {
+                tokio::spawn(async move { connect(&name, &times, &mut receiver, &events).await })
+            }
+        };
+        Ok(Self { orders, task, local })
+    }
+
+    /// The address that this end listens on, when it listens.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// Queues a frame. `false`: the queue is full, the frame is dropped, and the connection should be too.
+    #[must_use]
+    pub fn send(&self, frame: Vec<u8>) -> bool {
+        self.orders.try_send(Order::Send(frame)).is_ok()
+    }
+
+    /// Ends the present connection after what was queued before; another follows by itself.
+    pub fn disconnect(&self, reason: String) {
+        // A full queue means that nothing moves: the write deadline ends such a connection anyway.
+        let _ = self.orders.try_send(Order::Drop(reason));
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn connect(
+    name: &str,
+    times: &Times,
+    orders: &mut mpsc::Receiver<Order>,
+    events: &mpsc::Sender<Event>,
+) {
+    let (first, greatest) = times.back_off;
+    let mut pause = first;
+    loop {
+        match timeout(times.patience, TcpStream::connect(name)).await {
+            Ok(Ok(stream)) => {
+                let _ = stream.set_nodelay(true);
+                pause = first;
+                if events.send(Event::Connected).await.is_err() {
+                    return;
+                }
+                let ended = carry(framed(stream), times, orders, events).await;
+                if !report_end(ended, orders, events).await {
+                    return;
+                }
+            }
+            Ok(Err(e)) => log::debug!("peer link: {name} does not answer: {e}; trying again"),
+            Err(_) => log::debug!("peer link: {name} gave no answer in {:?}; trying again", times.patience),
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(greatest);
+    }
+}
+
+/// Tells the engine of an end and forgets what was queued for the old connection. `false`: the daemon is stopping.
+async fn report_end(ended: Ended, orders: &mut mpsc::Receiver<Order>, events: &mpsc::Sender<Event>) -> bool {
+    if matches!(ended, Ended::Stopping) {
+        return false;
+    }
+    while orders.try_recv().is_ok() {}
+    events.send(Event::Disconnected(ended.to_string())).await.is_ok()
+}
+
+async fn listen(
+    listener: TcpListener,
+    times: &Times,
+    orders: &mut mpsc::Receiver<Order>,
+    events: &mpsc::Sender<Event>,
+) {
+    let (entered, mut newcomers) = mpsc::channel::<(Frames<TcpStream>, Vec<u8>)>(1);
+    let times = *times;
+    let doorkeeper = tokio::spawn(admit(listener, times, entered));
+    let mut next = newcomers.recv().await;
+    while let Some((frames, first)) = next.take() {
+        if events.send(Event::Connected).await.is_err() || events.send(Event::Frame(first)).await.is_err() {
+            break;
+        }
+        let ended = tokio::select! {
+            ended = carry(frames, &times, orders, events) => ended,
+            newcomer = newcomers.recv() => {
+                next = newcomer;
+                Ended::Replaced
+            }
+        };
+        if !report_end(ended, orders, events).await {
+            break;
+        }
+        if next.is_none() {
+            next = newcomers.recv().await;
+        }
+    }
+    doorkeeper.abort();
+}
+
+/// Connections that may wait at the door, each for its first frame.
+const DOOR: usize = 8;
+
+async fn admit(listener: TcpListener, times: Times, entered: mpsc::Sender<(Frames<TcpStream>, Vec<u8>)>) {
+    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(DOOR));
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                log::warn!("peer link: cannot accept a connection: {e}");
+                sleep(times.back_off.1).await;
+                continue;
+            }
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
+            log::warn!("peer link: {DOOR} connections have said nothing yet; one more is refused");
+            continue;
+        };
+        let entered = entered.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            let _ = stream.set_nodelay(true);
+            let mut frames = framed(stream);
+            match first_frame(&mut frames, &times).await {
+                Ok(first) => {
+                    let _ = entered.send((frames, first.to_vec())).await;
+                }
+                Err(ended) => log::warn!("peer link: a connection was refused at the door: {ended}"),
+            }
+        });
+    }
+}

@@ -1,1 +1,3 @@
 //! The recorded history of what a KMS received.
+
+pub mod position;

@@ -1,0 +1,163 @@
+//! What must hold between settings.
+
+use std::net::SocketAddr;
+
+use super::address::{HostPort, is_loopback};
+use super::read::Reader;
+use super::settings::{CardKeys, PeerKeys};
+use super::{Card, CardBacking, Config, Peer, PeerAddress};
+
+const PLAIN_TEXT: &str = "without TLS this address needs plain_text_beyond_loopback_gives_keys_away = true under \
+     [transport]: whoever can read that network then has every key. Use a loopback address, such as the near end of \
+     an encrypted tunnel";
+
+/// The card, once it is clear how it is reached.
+pub(super) fn card(reader: &mut Reader<'_>, keys: CardKeys) -> Option<Card> {
+    if keys.pci.is_some() {
+        let message = "cards in a PCI slot are not supported in this version; give socket, the vfio-user socket of \
+             a simulated card";
+        reader.note_at("card", 0, "pci", message);
+        return None;
+    }
+    let Some(socket) = keys.socket else {
+        reader.note_at(
+            "card",
+            0,
+            "socket",
+            "must be given: the absolute path of the card's vfio-user socket",
+        );
+        return None;
+    };
+    Some(Card {
+        backing: CardBacking::VfioUser(socket),
+        slots: keys.slots,
+        expected_serial: keys.expected_serial,
+        expected_peer_serial: keys.expected_peer_serial,
+    })
+}
+
+/// The other daemon, once it is clear which end connects.
+pub(super) fn peer(reader: &mut Reader<'_>, keys: PeerKeys) -> Option<Peer> {
+    let address = match (keys.listen, keys.connect) {
+        (Some(listen), None) => PeerAddress::Listen(listen),
+        (None, Some(connect)) => PeerAddress::Connect(connect),
+        (Some(_), Some(_)) => {
+            let message = "only one of listen and connect may be given: this end listens or it connects";
+            reader.note_at("peer", 0, "connect", message);
+            return None;
+        }
+        (None, None) => {
+            let message = "listen or connect must be given: one end listens, the other one connects to it";
+            reader.note_at("peer", 0, "listen", message);
+            return None;
+        }
+    };
+    Some(Peer {
+        address,
+        kms: keys.kms,
+        silence_deadline_ms: keys.silence_deadline_ms,
+        reconnect_greatest_ms: keys.reconnect_greatest_ms,
+    })
+}
+
+/// Notes what does not fit together.
+pub(super) fn together(reader: &mut Reader<'_>, config: &Config) {
+    addresses(reader, config);
+    names(reader, config);
+    limits(reader, config);
+}
+
+fn addresses(reader: &mut Reader<'_>, config: &Config) {
+    let (peer_setting, peer_stays) = match &config.peer.address {
+        PeerAddress::Listen(address) => ("listen", is_loopback(address.ip())),
+        PeerAddress::Connect(server) => ("connect", server.is_loopback()),
+    };
+    if !config.transport.plain_text_beyond_loopback_gives_keys_away {
+        if !is_loopback(config.api.listen.ip()) {
+            reader.note_at("api", 0, "listen", PLAIN_TEXT);
+        }
+        if !peer_stays {
+            reader.note_at("peer", 0, peer_setting, PLAIN_TEXT);
+        }
+        for (number, kms) in config.kms.iter().enumerate() {
+            if !kms.endpoint.server.is_loopback() {
+                reader.note_at("kms", number, "endpoint", PLAIN_TEXT);
+            }
+        }
+    }
+    let same = |address: &SocketAddr| *address == config.api.listen && address.port() != 0;
+    match &config.peer.address {
+        PeerAddress::Listen(address) if same(address) => {
+            reader.note_at("peer", 0, "listen", "is the same as listen under [api]: give another port");
+        }
+        PeerAddress::Connect(HostPort { host, port })
+            if host.parse().is_ok_and(|ip| same(&SocketAddr::new(ip, *port))) =>
+        {
+            reader.note_at(
+                "peer",
+                0,
+                "connect",
+                "is this end's own listen under [api]: give the other end's",
+            );
+        }
+        _ => {}
+    }
+}
+
+fn names(reader: &mut Reader<'_>, config: &Config) {
+    for (number, kms) in config.kms.iter().enumerate() {
+        if config.kms.iter().take(number).any(|earlier| earlier.uri == kms.uri) {
+            reader.note_at("kms", number, "uri", "names a KMS that was given already: give each once");
+        }
+        if config.peer.kms.contains(&kms.uri) {
+            let message = "stands in kms under [peer] as well: a KMS is at one end only";
+            reader.note_at("kms", number, "uri", message);
+        }
+    }
+}
+
+fn limits(reader: &mut Reader<'_>, config: &Config) {
+    let (streams, push) = (&config.streams, &config.push);
+    let not_above = [
+        (
+            "streams",
+            "default_chunk_size",
+            streams.default_chunk_size,
+            "largest_chunk_size",
+            streams.largest_chunk_size,
+        ),
+        (
+            "streams",
+            "default_timeout_ms",
+            streams.default_timeout_ms,
+            "greatest_timeout_ms",
+            streams.greatest_timeout_ms,
+        ),
+        ("streams", "default_ttl_s", streams.default_ttl_s, "greatest_ttl_s", streams.greatest_ttl_s),
+        (
+            "streams",
+            "most_half_open_per_kms",
+            streams.most_half_open_per_kms,
+            "most_streams",
+            streams.most_streams,
+        ),
+        ("push", "backoff_first_ms", push.backoff_first_ms, "backoff_greatest_ms", push.backoff_greatest_ms),
+    ];
+    for (section, setting, value, bound, most) in not_above {
+        if value > most {
+            reader.note_at(section, 0, setting, &format!("{value} is more than {bound} = {most}"));
+        }
+    }
+    let two_chunks = u64::from(streams.largest_chunk_size) * 2;
+    if u64::from(streams.window_bytes) < two_chunks {
+        let message = format!("must hold two of the largest key chunks: give at least {two_chunks} bytes");
+        reader.note_at("streams", 0, "window_bytes", &message);
+    }
+    // Half of the vault is the most that granted key may pin.
+    let two_windows = u64::from(streams.window_bytes) * 2;
+    if config.vault.bytes < two_windows {
+        let message =
+            format!("must be twice window_bytes under [streams]: give at least {two_windows} bytes");
+        reader.note_at("vault", 0, "bytes", &message);
+    }
+}

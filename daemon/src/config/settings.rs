@@ -1,0 +1,290 @@
+//! The settings, section by section: name, type, default, range and meaning, each said once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::address::{HostPort, KmsEndpoint, parse_listen, parse_uri};
+use super::read::{Section, SectionReader, SectionReference, SettingReference};
+use super::rule::{Choice, Flag, List, Named, Optional, Rule, Text, integer, integer_without_default};
+
+/// Writes a section's structure, its reader and its reference from one list.
+macro_rules! section {
+    ($(#[doc = $about:literal])+ $visibility:vis struct $name:ident in $table:literal {
+        $($(#[doc = $meaning:literal])+ $field:ident: $type:ty = $rule:expr;)+
+    }) => {
+        $(#[doc = $about])+
+        #[derive(Clone, Debug, PartialEq, Eq)]
+        $visibility struct $name {
+            $($(#[doc = $meaning])+ pub $field: $type,)+
+        }
+
+        impl Section for $name {
+            const NAME: &'static str = $table;
+
+            fn read(section: &mut SectionReader<'_, '_>) -> Option<Self> {
+                $(let $field: Option<$type> = section.setting(stringify!($field), &of::<$type, _>($rule));)+
+                Some(Self { $($field: $field?,)+ })
+            }
+
+            fn reference() -> SectionReference {
+                SectionReference {
+                    name: $table,
+                    about: concat!($($about),+),
+                    settings: vec![$({
+                        let rule = of::<$type, _>($rule);
+                        SettingReference {
+                            name: stringify!($field),
+                            meaning: concat!($($meaning),+),
+                            allowed: rule.allowed(),
+                            default: rule.default_text(),
+                        }
+                    }),+],
+                }
+            }
+        }
+    };
+}
+
+/// Ties a rule to the type of its field, so that numbers in it take that type.
+const fn of<T, R: Rule<Value = T>>(rule: R) -> R {
+    rule
+}
+
+/// Which of the two ends decides what key goes to which key stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Decides.
+    Leader,
+    /// Follows what the other end decides.
+    Follower,
+}
+
+impl Named for Role {
+    const ALL: &'static [(&'static str, Self)] = &[("leader", Self::Leader), ("follower", Self::Follower)];
+}
+
+/// How the API says that a call succeeded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// 201, 205 and 204, as the paths of the OpenAPI document say.
+    OpenApi,
+    /// 200 with a body for all three, as the status table says.
+    Ok,
+}
+
+impl Named for Profile {
+    const ALL: &'static [(&'static str, Self)] = &[("openapi", Self::OpenApi), ("ok", Self::Ok)];
+}
+
+impl Named for log::LevelFilter {
+    const ALL: &'static [(&'static str, Self)] = &[
+        ("off", Self::Off),
+        ("error", Self::Error),
+        ("warn", Self::Warn),
+        ("info", Self::Info),
+        ("debug", Self::Debug),
+        ("trace", Self::Trace),
+    ];
+}
+
+/// Most KMSs at one end.
+pub(crate) const MOST_KMS: usize = 64;
+
+const URI: Text<String> = Text { parse: parse_uri, what: "an absolute URI such as \"kms://a\"" };
+const LISTEN: Text<SocketAddr> =
+    Text { parse: parse_listen, what: "an IP address with a port such as \"127.0.0.1:8001\"" };
+const SERVER: Text<HostPort> =
+    Text { parse: HostPort::parse, what: "a host with a port such as \"127.0.0.1:7001\"" };
+const ENDPOINT: Text<KmsEndpoint> =
+    Text { parse: KmsEndpoint::parse, what: "a URL such as \"http://127.0.0.1:9001\"" };
+const NAME: Text<String> =
+    Text { parse: parse_name, what: "1 to 64 letters, digits, dots, hyphens or underscores" };
+const FILE: Text<PathBuf> = Text { parse: parse_file, what: "the absolute path of a file" };
+const PCI: Text<String> = Text { parse: parse_any, what: "a PCI address such as \"0000:01:00.0\"" };
+
+fn parse_name(text: &str) -> Result<String, String> {
+    let right = (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    if right { Ok(text.to_owned()) } else { Err("it is too long, empty, or has other characters".to_owned()) }
+}
+
+fn parse_file(text: &str) -> Result<PathBuf, String> {
+    // sun_path holds 107 octets and the closing zero.
+    let path = PathBuf::from(text);
+    if text.contains('\0') || text.len() > 107 {
+        Err("it has a zero octet or is longer than the 107 octets that a socket's path may have".to_owned())
+    } else if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("it does not begin with /".to_owned())
+    }
+}
+
+fn parse_any(text: &str) -> Result<String, String> {
+    Ok(text.to_owned())
+}
+
+section! {
+    /// This QKD module.
+    pub struct Module in "module" {
+        /// Name of the module, for the log and for the other end's log.
+        name: String = NAME;
+        /// Which end decides the key agreement. Exactly one of the two ends leads.
+        role: Role = Choice::<Role>(None);
+    }
+}
+
+section! {
+    /// The QKD card.
+    pub(crate) struct CardKeys in "card" {
+        /// Socket of a card that is served over vfio-user.
+        socket: Option<PathBuf> = Optional(FILE);
+        /// Address of a card in a PCI slot. Reserved: refused until the kernel's VFIO is supported.
+        pci: Option<String> = Optional(PCI);
+        /// Blocks that the card may hand over before the first is taken.
+        slots: u32 = integer(64, 2..=65_536, "slots").power_of_two();
+        /// Serial number that this end's card must have.
+        expected_serial: Option<u64> = Optional(integer_without_default(1..=u64::MAX, ""));
+        /// Serial number that the other end's card must have.
+        expected_peer_serial: Option<u64> = Optional(integer_without_default(1..=u64::MAX, ""));
+    }
+}
+
+section! {
+    /// The HTTP interface that the KMS calls.
+    pub struct Api in "api" {
+        /// Address to listen on.
+        listen: SocketAddr = LISTEN;
+        /// How success is told: "openapi" answers 201, 205 and 204, "ok" answers 200 with a body.
+        profile: Profile = Choice(Some(Profile::OpenApi));
+        /// Connections served at once. More wait unaccepted.
+        most_connections: u32 = integer(256, 1..=16_384, "connections");
+        /// Connections that the operating system keeps waiting.
+        backlog: u32 = integer(128, 1..=4_096, "connections");
+        /// Threads that serve connections.
+        workers: u32 = integer(1, 1..=16, "threads");
+        /// Calls that may wait for the key agreement at once. More are answered with 503.
+        most_waiting_calls: u32 = integer(256, 1..=65_536, "calls");
+        /// Time a client has to send the head of a request.
+        head_deadline_ms: u32 = integer(5_000, 10..=600_000, "ms");
+        /// Time a client has to send the body of a request.
+        body_deadline_ms: u32 = integer(5_000, 10..=600_000, "ms");
+        /// Time an idle connection is kept.
+        keep_alive_ms: u32 = integer(75_000, 10..=3_600_000, "ms");
+        /// Largest body of a request.
+        largest_body_bytes: u32 = integer(65_536, 1_024..=1_048_576, "bytes");
+    }
+}
+
+section! {
+    /// The daemon at the other end of the QKD link. Exactly one end listens and the other connects.
+    pub(crate) struct PeerKeys in "peer" {
+        /// Address to listen on for the other daemon.
+        listen: Option<SocketAddr> = Optional(LISTEN);
+        /// Where the other daemon listens.
+        connect: Option<HostPort> = Optional(SERVER);
+        /// URIs of the KMSs at the other end.
+        kms: Vec<String> = List { of: URI, most: MOST_KMS };
+        /// Silence after which the connection to the other daemon is given up.
+        silence_deadline_ms: u32 = integer(5_000, 1_000..=600_000, "ms");
+        /// Longest wait before the next attempt to connect.
+        reconnect_greatest_ms: u32 = integer(2_000, 10..=600_000, "ms");
+    }
+}
+
+section! {
+    /// A KMS at this end; one `[[kms]]` for each.
+    pub struct Kms in "kms" {
+        /// URI that names the KMS in `source` or `destination`, compared octet by octet.
+        uri: String = URI;
+        /// Where the KMS takes key material. Without a path, /api/v1/qkd/etsi004/key-material is meant.
+        endpoint: KmsEndpoint = ENDPOINT;
+    }
+}
+
+section! {
+    /// What may travel unencrypted.
+    pub struct Transport in "transport" {
+        /// Allows the API, a KMS's endpoint or the other daemon on an address beyond loopback without TLS. Whoever
+        /// can read that network then has every key, and whoever can write to it decides which keys are used.
+        plain_text_beyond_loopback_gives_keys_away: bool = Flag(false);
+    }
+}
+
+section! {
+    /// What KMSs may ask of key streams, and what they get when they ask nothing.
+    pub struct Streams in "streams" {
+        /// Key chunk size when the KMS asks for none.
+        default_chunk_size: u32 = integer(32, 1..=1_048_576, "bytes");
+        /// Largest key chunk size. More is refused with status 7.
+        largest_chunk_size: u32 = integer(65_536, 1..=1_048_576, "bytes");
+        /// Timeout of a call when the KMS asks for none.
+        default_timeout_ms: u32 = integer(5_000, 100..=3_600_000, "ms");
+        /// Greatest timeout.
+        greatest_timeout_ms: u32 = integer(60_000, 100..=3_600_000, "ms");
+        /// Time after which keys of a stream are erased when the KMS asks for none.
+        default_ttl_s: u32 = integer(3_600, 1..=31_536_000, "s");
+        /// Greatest time after which keys of a stream are erased.
+        greatest_ttl_s: u32 = integer(86_400, 1..=31_536_000, "s");
+        /// Priority when the KMS asks for none. Larger is served first.
+        default_priority: u32 = integer(0, 0..=u32::MAX, "");
+        /// Time after which a stream ends that only one KMS has opened, or for which no KMS has asked get-key.
+        half_open_expiry_s: u32 = integer(60, 1..=86_400, "s");
+        /// Streams at once.
+        most_streams: u32 = integer(1_024, 1..=65_536, "streams");
+        /// Streams at once that only one KMS has opened, for each KMS.
+        most_half_open_per_kms: u32 = integer(64, 1..=65_536, "streams");
+        /// Closed key stream IDs that are remembered, so that none starts again.
+        most_closed_remembered: u32 = integer(65_536, 1_024..=16_777_216, "key stream IDs");
+        /// Key of one stream that may be granted and not yet accepted by the slower KMS.
+        window_bytes: u32 = integer(4_194_304, 4_096..=1_073_741_824, "bytes");
+        /// Key chunks of one stream that may be granted and not yet accepted by the slower KMS.
+        window_chunks: u32 = integer(131_072, 2..=1_048_576, "key chunks");
+    }
+}
+
+section! {
+    /// The memory that holds key.
+    pub struct Vault in "vault" {
+        /// Size of the memory.
+        bytes: u64 = integer(67_108_864, 4_194_304..=68_719_476_736, "bytes").multiple_of(4_096);
+        /// Starts also when the memory cannot be locked. The operating system may then write key to a swap disk.
+        unlocked_memory_lets_keys_reach_swap: bool = Flag(false);
+    }
+}
+
+section! {
+    /// Pushing key chunks to the KMSs.
+    pub struct Push in "push" {
+        /// Time a KMS has to answer a key chunk.
+        answer_deadline_ms: u32 = integer(5_000, 10..=600_000, "ms");
+        /// Time a KMS has to take a connection.
+        connect_deadline_ms: u32 = integer(3_000, 10..=600_000, "ms");
+        /// Requests of one stream that may be on their way at once.
+        most_in_flight: u32 = integer(256, 1..=256, "requests");
+        /// Octets of requests of one stream that may be on their way at once. A larger chunk travels alone.
+        most_bytes_in_flight: u32 = integer(90_112, 1_024..=98_303, "bytes");
+        /// First wait before a chunk is sent again.
+        backoff_first_ms: u32 = integer(100, 1..=60_000, "ms");
+        /// Greatest wait before a chunk is sent again.
+        backoff_greatest_ms: u32 = integer(10_000, 1..=600_000, "ms");
+        /// Greatest wait that a KMS may ask for with Retry-After.
+        retry_after_greatest_s: u32 = integer(60, 1..=3_600, "s");
+    }
+}
+
+section! {
+    /// Notices to the KMS: key-material without key, with a status.
+    pub struct Notices in "notices" {
+        /// Tells a KMS that the QKD link is down, key has run dry or was lost, or the other KMS has closed.
+        enabled: bool = Flag(true);
+    }
+}
+
+section! {
+    /// The log.
+    pub struct Log in "log" {
+        /// Least weight of a line that is written.
+        level: log::LevelFilter = Choice(Some(log::LevelFilter::Info));
+    }
+}

@@ -1,1 +1,12 @@
-//! Placeholder.
+//! What the whole-system tests share: the project's programs as real processes on loopback.
+//!
+//! Nothing here sleeps to be right: every wait is for a line, a socket or an exit, with a generous deadline.
+
+pub mod module;
+pub mod process;
+pub mod programs;
+
+use std::time::Duration;
+
+/// Longest wait for anything that a test expects to happen.
+pub const DEADLINE: Duration = Duration::from_secs(60);

@@ -1,0 +1,105 @@
+use super::*;
+use proptest::prelude::*;
+
+fn key(parts: &[(u64, u32, usize)]) -> Vec<u8> {
+    let mut all = Vec::new();
+    for &(sequence, offset, length) in parts {
+        let start = all.len();
+        all.resize(start + length, 0);
+        position::fill(1, sequence, offset, &mut all[start..]);
+    }
+    all
+}
+
+fn traced(key: &[u8], chunk: usize) -> (Vec<Piece>, Vec<Findings>) {
+    let mut tracer = Tracer::default();
+    let mut pieces = Vec::new();
+    let findings = key.chunks(chunk).map(|chunk| tracer.follow(chunk, &mut pieces)).collect();
+    (pieces, findings)
+}
+
+fn named(sequence: u64, offset: u32, length: u32) -> Piece {
+    Piece::Named { from: Origin { session: 1, sequence, offset }, length }
+}
+
+#[test]
+fn a_block_border_that_is_put_in_the_wrong_place_is_caught() {
+    for border in 64_usize..100 {
+        for chunk in [32_u32, 33, 64, 100, 1000] {
+            let key = key(&[(4, 0, border), (5, 0, 200)]);
+            let (pieces, _) = traced(&key, chunk as usize);
+            assert_eq!(
+                pieces,
+                [named(4, 0, u32::try_from(border).unwrap()), named(5, 0, 200)],
+                "{border} {chunk}"
+            );
+        }
+    }
+}
+
+#[test]
+fn key_that_is_no_test_key_passing_as_one_is_caught() {
+    let foreign: Vec<u8> = (0..96_u8).map(|i| i.wrapping_mul(37) ^ 0x5A).collect();
+    let mut all = key(&[(4, 0, 64)]);
+    all.extend_from_slice(&foreign);
+    all.extend(key(&[(4, 160, 64)]));
+    let (pieces, findings) = traced(&all, 32);
+    assert_eq!(pieces, [named(4, 0, 64), Piece::Unknown { length: 96 }, named(4, 160, 64)]);
+    assert_eq!(findings[2].longest_unknown, 32);
+    assert!(findings.iter().all(|found| found.went_back.is_none()));
+}
+
+#[test]
+fn key_that_goes_back_is_caught() {
+    let (_, findings) = traced(&key(&[(4, 64, 64), (4, 0, 64)]), 64);
+    assert!(findings[0].went_back.is_none());
+    let (latest, found) = findings[1].went_back.expect("goes back");
+    assert_eq!((latest.offset, found.offset), (128, 0));
+    let (_, findings) = traced(&key(&[(5, 64, 64), (4, 500, 64)]), 64);
+    assert!(findings[1].went_back.is_some());
+}
+
+#[test]
+fn chunks_smaller_than_a_cell_are_followed_once_a_cell_has_passed() {
+    for chunk in 1..16 {
+        let (pieces, _) = traced(&key(&[(4, 3, 300)]), chunk);
+        assert_eq!(pieces.len(), 2, "{chunk}: {pieces:?}");
+        assert!(matches!(pieces[0], Piece::Unknown { length } if length < 48), "{chunk}: {pieces:?}");
+    }
+}
+
+proptest! {
+    // Two borders per chunk, any offsets: what is named must be true, and little may stay unknown.
+    #[test]
+    fn a_piece_named_wrongly_is_caught(
+        parts in prop::collection::vec((0_u32..5000, 1_usize..300), 1..12), chunk in 1_usize..200,
+    ) {
+        let mut sequence = 10;
+        let parts: Vec<_> = parts.into_iter().map(|(offset, length)| { sequence += 1; (sequence, offset, length) }).collect();
+        let truth: Vec<(u64, u32)> = parts.iter()
+            .flat_map(|&(sequence, offset, length)| (offset..).take(length).map(move |at| (sequence, at))).collect();
+        let (pieces, _) = traced(&key(&parts), chunk);
+        let mut at = 0;
+        let mut wrong = 0;
+        for piece in &pieces {
+            if let Piece::Named { from, length } = piece {
+                for i in 0..*length {
+                    let claimed = (from.sequence, from.offset + i);
+                    wrong += usize::from(truth[at + i as usize] != claimed);
+                }
+            }
+            at += piece.length() as usize;
+        }
+        prop_assert_eq!(at, truth.len());
+        // At a border octets may agree by chance; more than a few cannot.
+        prop_assert!(wrong <= 8 * parts.len(), "{} wrong: {:?}", wrong, pieces);
+    }
+
+    #[test]
+    fn arbitrary_octets_that_panic_or_hang_are_caught(
+        octets in prop::collection::vec(any::<u8>(), 0..600), chunk in 1_usize..100,
+    ) {
+        let (pieces, _) = traced(&octets, chunk);
+        prop_assert_eq!(pieces.iter().map(|p| p.length() as usize).sum::<usize>(), octets.len());
+    }
+}

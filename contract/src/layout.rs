@@ -28,9 +28,9 @@ pub struct BlockHeader {
     pub sequence: U64,
     /// Octets of payload, 1 to `BLOCK_MAX` (BLK-4).
     pub length: U32,
-    /// Error rate of the raw key behind this block, parts per million.
+    /// Error rate of the raw key behind this block, parts per million (BLK-6).
     pub qber: U32,
-    /// Microseconds since the session began.
+    /// Microseconds since the session began (BLK-6).
     pub distilled_at: U64,
     /// Zero.
     pub reserved: [u8; 16],
@@ -99,7 +99,7 @@ const _: () = assert!(size_of::<Event>() == 64);
 const _: () = assert!(core::mem::offset_of!(Event, number) == 60);
 const _: () = assert!(size_of::<Acknowledgement>() == 32);
 
-/// Octet `index` of the self-test pattern (CMD-9): CRC-like mixing is avoided so that gateware can do it in a counter.
+/// Octet `index` of the self-test pattern (CMD-9). Two exclusive ORs of a counter, so that gateware needs no memory for it.
 #[must_use]
 pub const fn self_test_octet(index: u32) -> u8 {
     ((index ^ (index >> 8)) & 0xFF) as u8 ^ 0xA5

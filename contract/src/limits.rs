@@ -21,7 +21,7 @@ pub const MODERATION_MAX_US: u32 = 10_000;
 /// Octets of the self-test pattern written to slot 0 (CMD-9).
 pub const SELF_TEST_BYTES: u32 = 4096;
 
-/// Power-on or reset to `Stopped` or `Fault`, in milliseconds (TIM-1).
+/// Power-on or reset to `Stopped`, `Zeroized` or `Fault`, in milliseconds (TIM-1).
 pub const BOOT_MS: u64 = 2_000;
 /// `START` to `Running`, in milliseconds (TIM-2).
 pub const START_MS: u64 = 100;
@@ -43,3 +43,9 @@ pub const FUNCTION_RESET_MS: u64 = 100;
 pub const ACK_MS: u64 = 100;
 /// Longest time that the first octet of a block waits for the block to be filled, in milliseconds (TIM-11).
 pub const BLOCK_FLUSH_MS: u64 = 1_000;
+/// Longest time between two renewals of the telemetry, in milliseconds (TIM-12).
+pub const TELEMETRY_MS: u64 = 2_000;
+/// Longest time that registers which belong together may not match, in milliseconds (TIM-13).
+pub const TORN_MS: u64 = 100;
+/// Room for the next event to the event, in milliseconds (TIM-14).
+pub const DELIVERY_MS: u64 = 1_000;

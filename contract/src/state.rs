@@ -56,7 +56,7 @@ values! {
         Stopping = 4,
         /// Erasing every key it holds.
         Zeroizing = 5,
-        /// Everything is erased; only RESET goes on from here.
+        /// Everything is erased; only RESET and power-on go on from here, a function reset comes back here (FLR-3).
         Zeroized = 6,
         /// Out of order, see `FAULT`; no DMA is in flight and none will start.
         Fault = 7,

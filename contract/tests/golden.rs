@@ -32,6 +32,12 @@ fn test_key_cell(session: u64, sequence: u64, index: u32) -> [u8; 16] {
 }
 
 #[test]
+fn another_polynomial_than_the_documents_is_used() {
+    assert!(CONTRACT.contains("of the\n  octets `123456789` it is 0xE3069283"));
+    assert_eq!(crc32c::crc32c(b"123456789"), 0xE306_9283);
+}
+
+#[test]
 fn block_decodes_to_what_the_text_says() {
     let octets = octets("block");
     let (header, payload) = BlockHeader::read_from_prefix(&octets).unwrap();

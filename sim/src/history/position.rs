@@ -149,12 +149,12 @@ mod tests {
     #[test]
     fn a_cell_that_is_not_the_documents_layout_is_caught() {
         // From the document: LE u32 session, u40 sequence, u24 offset/16, CRC-32C of these (computed with Python).
-        let cell = cell(0x0403_0201, 0x0908_0706_05, 0x0C_0B0A);
+        let cell = cell(0x0403_0201, 0x0009_0807_0605, 0x0C_0B0A);
         assert_eq!(cell[..12], [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]);
         assert_eq!(cell[12..], [0x63, 0x55, 0xA1, 0x51]);
         assert_eq!(
             decode(&cell),
-            Some(Origin { session: 0x0403_0201, sequence: 0x0908_0706_05, offset: 0x0C_0B0A * 16 })
+            Some(Origin { session: 0x0403_0201, sequence: 0x0009_0807_0605, offset: 0x0C_0B0A * 16 })
         );
     }
 

@@ -28,11 +28,18 @@ fn a_block_border_that_is_put_in_the_wrong_place_is_caught() {
         for chunk in [32_u32, 33, 64, 100, 1000] {
             let key = key(&[(4, 0, border), (5, 0, 200)]);
             let (pieces, _) = traced(&key, chunk as usize);
-            assert_eq!(
-                pieces,
-                [named(4, 0, u32::try_from(border).unwrap()), named(5, 0, 200)],
-                "{border} {chunk}"
-            );
+            let border = u32::try_from(border).unwrap();
+            // Octets of the new block before a chunk's end; so few do not hold its name.
+            let begun = (chunk - border % chunk) % chunk;
+            if (1..9).contains(&begun) {
+                assert_eq!(
+                    pieces.last(),
+                    Some(&named(5, begun, 200 - begun)),
+                    "{border} {chunk}: {pieces:?}"
+                );
+            } else {
+                assert_eq!(pieces, [named(4, 0, border), named(5, 0, 200)], "{border} {chunk}");
+            }
         }
     }
 }

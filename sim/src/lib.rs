@@ -2,8 +2,11 @@
 //!
 //! The card, link and fault plan run in virtual time inside a test as well as behind a vfio-user socket.
 
+pub mod card;
 pub mod check;
 pub mod demo;
 pub mod history;
 pub mod kms;
+pub mod link;
 pub mod pair;
+pub mod plan;

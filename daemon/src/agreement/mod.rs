@@ -1,1 +1,34 @@
-//! (to be written)
+//! The key agreement: decides, together with the daemon at the other end of the QKD link, which octets of key belong to
+//! which key stream and position.
+//!
+//! [`Core`] is a state machine without I/O, clock or randomness. Time and [`Event`]s go in; [`Record`]s for the ledger
+//! and [`Action`]s come out, and no action is carried out before the records of its batch are durable.
+//!
+//! One end leads, for good. The leader appends numbered entries, each with a hash over all before it, to one ordered
+//! log: `Open`, `Grant`, `Skip`, `Burn` and `End` ([`Decision`]). The follower applies the next number only, and reports
+//! how far it is, which blocks it holds and how its streams stand. The follower delivers a grant once it has applied it
+//! durably, the leader once the follower has. Octets below the [`Mark`] are used up for good, whatever became of them.
+
+mod check;
+mod core;
+mod durable;
+mod entry;
+mod event;
+mod message;
+mod names;
+mod record;
+mod settings;
+mod status;
+
+pub use self::core::Core;
+pub use check::{MESSAGE_BYTES_MAX, PeerFault};
+pub use durable::{Durable, LoggedEntry, StreamState};
+pub use entry::{Decision, Digest, Entry, Grant, NoDigest, OpenDecision};
+pub use event::{Action, Delivery, Event, Level, LossCause, Now, Output, StopHow};
+pub use message::{
+    FollowerLine, Hello, LeaderLine, Log, Message, OpenReply, OpenRequest, PROTOCOL_VERSION, Range, Report,
+};
+pub use names::{BlockName, Extent, Mark, Position, position_near};
+pub use record::{Opened, Pair, Record, Stamp};
+pub use settings::{Capacity, CardFacts, Role, Settings};
+pub use status::{Counters, Status, StreamStatus};

@@ -1,0 +1,37 @@
+//! A ledger that lasts as long as the process.
+
+use super::{Ledger, LedgerError};
+use crate::agreement::{Durable, Record};
+
+/// Keeps everything in memory: after a restart the daemon knows nothing and burns what its card still holds.
+#[derive(Debug, Default)]
+pub struct MemoryLedger {
+    durable: Durable,
+}
+
+impl MemoryLedger {
+    /// An empty ledger.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Ledger for MemoryLedger {
+    fn load(&mut self) -> Result<Durable, LedgerError> {
+        Ok(self.durable.clone())
+    }
+
+    fn commit(&mut self, writes: &[Record]) -> Result<u64, LedgerError> {
+        let raised = writes.iter().fold(self.durable.write_number, |number, record| match record {
+            Record::WriteNumber(at_least) => number.max(*at_least),
+            _ => number,
+        });
+        let number = raised.checked_add(1).ok_or(LedgerError::NumbersUsedUp)?;
+        for record in writes {
+            self.durable.apply(record);
+        }
+        self.durable.write_number = number;
+        Ok(number)
+    }
+}

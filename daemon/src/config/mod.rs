@@ -19,9 +19,11 @@ use std::path::{Path, PathBuf};
 use self::read::{Reader, Section, SectionReference};
 use self::settings::{CardKeys, MOST_KMS, PeerKeys};
 
+pub(crate) use self::address::check_uri;
 pub use self::address::{HostPort, KEY_MATERIAL_PATH, KmsEndpoint, LONGEST_URI, is_loopback};
 pub use self::error::{ConfigError, Problem};
 pub use self::reference::reference_markdown;
+pub(crate) use self::rule::excerpt;
 pub use self::settings::{Api, Kms, Log, Module, Notices, Profile, Push, Role, Streams, Transport, Vault};
 
 /// Most bytes of a configuration file.

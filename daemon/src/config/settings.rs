@@ -170,7 +170,7 @@ section! {
         /// Time a client has to send the body of a request.
         body_deadline_ms: u32 = integer(5_000, 10..=600_000, "ms");
         /// Time an idle connection is kept.
-        keep_alive_ms: u32 = integer(75_000, 10..=3_600_000, "ms");
+        keep_alive_ms: u32 = integer(30_000, 10..=3_600_000, "ms");
         /// Largest body of a request.
         largest_body_bytes: u32 = integer(65_536, 1_024..=1_048_576, "bytes");
     }

@@ -1,0 +1,131 @@
+//! Which request is for which endpoint.
+
+use actix_web::http::{Method, StatusCode};
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+
+use super::connection::Busy;
+use super::reply::Reply;
+use super::schema::Members;
+use super::server::Service;
+use super::{body, close, get_key, json, open_connect};
+use crate::calls::{Answer, Call};
+use crate::config::{Profile, excerpt};
+use crate::interface::Status;
+
+/// A path of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Endpoint {
+    OpenConnect,
+    GetKey,
+    Close,
+}
+
+impl Endpoint {
+    fn of_path(path: &str) -> Option<Self> {
+        match path {
+            "/api/v1/kms/etsi004/open-connect" => Some(Self::OpenConnect),
+            "/api/v1/kms/etsi004/get-key" => Some(Self::GetKey),
+            "/api/v1/kms/etsi004/close" => Some(Self::Close),
+            _ => None,
+        }
+    }
+
+    /// Methods that are taken. POST is an extension on get-key and close, for clients that cannot send a body with
+    /// GET.
+    fn allow(self) -> &'static str {
+        match self {
+            Self::OpenConnect => "POST",
+            Self::GetKey => "GET, POST",
+            Self::Close => "PUT, POST",
+        }
+    }
+
+    fn takes(self, method: &Method) -> bool {
+        self.allow().split(", ").any(|allowed| allowed == method.as_str())
+    }
+
+    /// Status of a request that is at fault itself.
+    fn refusal(self) -> Status {
+        match self {
+            Self::OpenConnect => open_connect::REFUSAL,
+            Self::GetKey => get_key::REFUSAL,
+            Self::Close => close::REFUSAL,
+        }
+    }
+
+    fn reply(self, profile: Profile, answer: Answer) -> Reply {
+        match self {
+            Self::OpenConnect => open_connect::reply(profile, answer),
+            Self::GetKey => get_key::reply(profile, answer),
+            Self::Close => close::reply(profile, answer),
+        }
+    }
+}
+
+/// Answers any request.
+pub(super) async fn answer(request: HttpRequest, payload: Payload, service: Data<Service>) -> HttpResponse {
+    let _busy = Busy::start(&request);
+    // The path as it was sent: an escaped one is another path.
+    let (method, path) = (request.method(), request.uri().path());
+    let mut stream = None;
+    let reply = match Endpoint::of_path(path) {
+        None => {
+            let detail =
+                "this path is unknown; the paths are /api/v1/kms/etsi004/open-connect, get-key and close";
+            Reply::refused(StatusCode::NOT_FOUND, Status::NoQkdConnection, detail)
+        }
+        Some(endpoint) if !endpoint.takes(method) => {
+            Reply::wrong_method(endpoint.refusal(), endpoint.allow())
+        }
+        Some(endpoint) => match read(endpoint, &request, payload, &service).await {
+            Ok(call) => {
+                stream = stream_of(&call);
+                ask(endpoint, call, &service).await
+            }
+            Err(refusal) => refusal,
+        },
+    };
+    log::debug!(
+        "{} {} answered {}{}",
+        excerpt(method.as_str()),
+        excerpt(path),
+        reply.http().as_u16(),
+        stream.map(|id| format!(", key stream {id}")).unwrap_or_default(),
+    );
+    reply.into_response()
+}
+
+async fn read(
+    endpoint: Endpoint,
+    request: &HttpRequest,
+    payload: Payload,
+    service: &Service,
+) -> Result<Call, Reply> {
+    let refusal = endpoint.refusal();
+    let text = body::read(request.headers(), payload, service.largest_body, service.body_deadline)
+        .await
+        .map_err(|error| Reply::refused(error.http(), refusal, error.to_string()))?;
+    let value = json::parse(&text).map_err(|why| Reply::bad_request(refusal, why))?;
+    let members = Members::of_body(value).map_err(|why| Reply::bad_request(refusal, why))?;
+    match endpoint {
+        Endpoint::OpenConnect => open_connect::call(&service.settings, members),
+        Endpoint::GetKey => get_key::call(members),
+        Endpoint::Close => close::call(members),
+    }
+}
+
+async fn ask(endpoint: Endpoint, call: Call, service: &Service) -> Reply {
+    match service.port.ask(call, service.settings.call_deadline).await {
+        Ok(answer) => endpoint.reply(service.settings.api.profile, answer),
+        Err(error) => Reply::unanswered(error),
+    }
+}
+
+fn stream_of(call: &Call) -> Option<uuid::Uuid> {
+    match call {
+        Call::Open(open) => open.stream,
+        Call::GetKey(get_key) => Some(get_key.stream),
+        Call::Close(close) => Some(close.stream),
+    }
+}

@@ -1,0 +1,116 @@
+//! The HTTP server.
+
+use std::io;
+use std::net::TcpListener;
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::{App, HttpServer, web};
+use nix::sys::socket::{Backlog, listen};
+
+use super::{connection, routes};
+use crate::calls::CallPort;
+use crate::config::{Api, Config};
+
+/// Time beyond the greatest timeout of a key stream that the key agreement has to answer.
+const ANSWER_GRACE: Duration = Duration::from_secs(1);
+
+/// Time that a client has to read an answer after which its connection is closed.
+const CLOSING: Duration = Duration::from_secs(1);
+
+/// Time in seconds that requests in work have to end when the server stops.
+const STOPPING_S: u64 = 2;
+
+/// What the API needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The section of the configuration. Its address is not used: a listener is given.
+    pub api: Api,
+    /// URIs of the KMSs at this end.
+    pub kms: Vec<String>,
+    /// URIs of the KMSs at the other end.
+    pub peer_kms: Vec<String>,
+    /// Longest time that the key agreement may take for an answer.
+    pub call_deadline: Duration,
+}
+
+impl Settings {
+    /// Takes what the API needs from the configuration.
+    #[must_use]
+    pub fn of(config: &Config) -> Self {
+        let greatest_timeout = Duration::from_millis(config.streams.greatest_timeout_ms.into());
+        Self {
+            api: config.api.clone(),
+            kms: config.kms.iter().map(|kms| kms.uri.clone()).collect(),
+            peer_kms: config.peer.kms.clone(),
+            call_deadline: greatest_timeout + ANSWER_GRACE,
+        }
+    }
+}
+
+/// The API could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The operating system refused.
+    #[error("the API cannot be served on {address}: {why}")]
+    Listener {
+        /// The listener's address.
+        address: String,
+        /// Why, as the operating system says.
+        #[source]
+        why: io::Error,
+    },
+}
+
+/// What every thread that serves requests shares.
+pub(super) struct Service {
+    pub(super) settings: Settings,
+    pub(super) port: CallPort,
+    pub(super) largest_body: usize,
+    pub(super) body_deadline: Duration,
+}
+
+/// Makes the server. It serves once it is polled, until the handle stops it; it handles no signals. Calls go to `port`.
+///
+/// # Errors
+/// [`ServeError`] when the listener cannot be used.
+pub fn serve(
+    settings: Settings,
+    listener: TcpListener,
+    port: CallPort,
+) -> Result<(Server, ServerHandle), ServeError> {
+    let address = listener.local_addr().map_or_else(|_| "its address".to_owned(), |a| a.to_string());
+    let refused = |why: io::Error| ServeError::Listener { address: address.clone(), why };
+    let api = settings.api.clone();
+    let number = |n: u32| usize::try_from(n).unwrap_or(usize::MAX);
+    let millis = |ms: u32| Duration::from_millis(ms.into());
+    let backlog =
+        i32::try_from(api.backlog).ok().and_then(|n| Backlog::new(n).ok()).unwrap_or(Backlog::MAXCONN);
+    listen(&listener, backlog).map_err(|errno| refused(errno.into()))?;
+
+    let service = web::Data::new(Service {
+        largest_body: number(api.largest_body_bytes),
+        body_deadline: millis(api.body_deadline_ms),
+        settings,
+        port,
+    });
+    // An idle connection is closed by keep_alive, one with half a request by this.
+    let most_quiet = millis(api.keep_alive_ms) + millis(api.head_deadline_ms);
+    let server = HttpServer::new(move || {
+        App::new().app_data(service.clone()).default_service(web::to(routes::answer))
+    })
+    .workers(number(api.workers))
+    .max_connections(number(api.most_connections.div_ceil(api.workers)))
+    .client_request_timeout(millis(api.head_deadline_ms))
+    .client_disconnect_timeout(CLOSING)
+    .keep_alive(millis(api.keep_alive_ms))
+    .tcp_nodelay(true)
+    .on_connect(move |io, data| connection::watch(io, data, most_quiet))
+    .shutdown_timeout(STOPPING_S)
+    .disable_signals()
+    .listen(listener)
+    .map_err(refused)?
+    .run();
+    let handle = server.handle();
+    Ok((server, handle))
+}

@@ -1,0 +1,385 @@
+//! Commands: self-test, start, stop, zeroize, card reset, recovery.
+
+use std::time::Duration;
+
+use qkd_contract::command::{Opcode, Outcome};
+use qkd_contract::layout::self_test_octet;
+use qkd_contract::limits::{COMMAND_MS, SELF_TEST_BYTES, SELF_TEST_MS, START_MS, STOP_MS, ZEROIZE_MS};
+use qkd_contract::pci::{EVENT_VECTOR, VECTORS};
+use qkd_contract::registers as reg;
+use qkd_contract::state::{Fault as CardFaultCode, State};
+
+use super::open::{await_boot, card_fault};
+use super::{Announced, Card, Life};
+use crate::backing::{Backing, Signals};
+use crate::fault::Fault;
+use crate::identity::{Identity, IdentityError, halves};
+use crate::mmio::Registers;
+use crate::ring::Progress;
+
+/// First and longest pause between two looks at a command's outcome.
+const FIRST_PAUSE: Duration = Duration::from_micros(2);
+const LONGEST_PAUSE: Duration = Duration::from_micros(500);
+
+impl<B: Backing> Card<B> {
+    /// After the card has booted: wires interrupts, gives the card its rings, and tests DMA and interrupts.
+    pub(super) fn set_up(&mut self, state: State) -> Result<(), Fault> {
+        self.heartbeat = None;
+        self.backing.wire_interrupts()?;
+        self.backing.set_bus_mastering(true)?;
+        if self.identity.has_cell {
+            self.read_cell()?;
+        }
+        self.leave_dead_end(state)?;
+        self.write_ring_registers();
+        self.self_test()?;
+        self.life = Life::Stopped;
+        Ok(())
+    }
+
+    /// From the states that a function reset does not lead out of, a card reset does. What a card in them retains
+    /// cannot be had any more.
+    fn leave_dead_end(&mut self, state: State) -> Result<(), Fault> {
+        let why = match state {
+            State::Stopped => return Ok(()),
+            State::Fault => match card_fault(&self.backing) {
+                Fault::CardFault(code @ (CardFaultCode::SelfTest | CardFaultCode::Internal)) => {
+                    format!("{code:?}")
+                }
+                fault => return Err(fault),
+            },
+            found @ State::Zeroized => format!("{found:?}"),
+            found => return Err(Fault::UnexpectedState { expected: State::Stopped, found }),
+        };
+        log::warn!(
+            "{}: the card came up as {why}; resetting it, which drops what it retains",
+            self.backing.location()
+        );
+        self.reset_and_boot()
+    }
+
+    fn reset_and_boot(&mut self) -> Result<(), Fault> {
+        self.command(Opcode::Reset, 0, COMMAND_MS, "TIM-6")?;
+        self.newest = None;
+        self.identity.peer_serial = None;
+        match await_boot(&mut self.backing, u64::from(self.options.patience))? {
+            State::Stopped => Ok(()),
+            State::Fault => Err(card_fault(&self.backing)),
+            found => Err(Fault::UnexpectedState { expected: State::Stopped, found }),
+        }
+    }
+
+    fn write_ring_registers(&self) {
+        let Some(memory) = &self.memory else { return };
+        let (slots, events, acks) = self.layout.bases(memory.iova());
+        let registers = self.backing.registers();
+        registers.set64(reg::SLOT_BASE, slots);
+        registers.set64(reg::EVENT_BASE, events);
+        registers.set64(reg::ACK_BASE, acks);
+        registers.set32(reg::SLOT_BYTES, self.layout.slot_bytes);
+        registers.set32(reg::SLOT_COUNT, self.layout.slot_count);
+        registers.set32(reg::EVENT_COUNT, self.layout.event_count);
+        registers.set32(reg::ACK_COUNT, self.layout.ack_count);
+        let moderation = if self.identity.has_moderation { self.options.moderation_us } else { 0 };
+        registers.set32(reg::MODERATION, moderation);
+        registers.set32(reg::INTERRUPT_ENABLE, (1 << VECTORS) - 1);
+    }
+
+    /// Proves that DMA reaches our memory and that both interrupt vectors reach us (CMD-9, CMD-10).
+    fn self_test(&mut self) -> Result<(), Fault> {
+        let mut pattern = [0_u8; SELF_TEST_BYTES as usize];
+        self.wipe_pattern();
+        self.drain_signals()?;
+        self.command(Opcode::SelfTest, 0, SELF_TEST_MS, "TIM-5")?;
+        if let Some(memory) = &self.memory {
+            memory.copy_out(self.layout.slot(0), &mut pattern);
+        }
+        self.wipe_pattern();
+        let wrong = (0_u32..).zip(pattern).find(|(octet, found)| self_test_octet(*octet) != *found);
+        if let Some((octet, _)) = wrong {
+            return Err(Fault::SelfTestPattern { octet });
+        }
+        self.await_interrupt("the self-test's control interrupt", |signals| signals.control)?;
+        self.command(Opcode::Raise, EVENT_VECTOR, COMMAND_MS, "TIM-6")?;
+        self.await_interrupt("a self-raised event interrupt", |signals| signals.event)
+    }
+
+    fn wipe_pattern(&self) {
+        if let Some(memory) = &self.memory {
+            memory.wipe(self.layout.slot(0), SELF_TEST_BYTES as usize);
+        }
+    }
+
+    fn drain_signals(&mut self) -> Result<(), Fault> {
+        self.backing.wait(Duration::ZERO, None)?;
+        Ok(())
+    }
+
+    fn await_interrupt(&mut self, what: &'static str, arrived: fn(Signals) -> bool) -> Result<(), Fault> {
+        let ms = self.patience(COMMAND_MS);
+        let deadline = self.backing.now().saturating_add(Duration::from_millis(ms));
+        loop {
+            let left = deadline.saturating_sub(self.backing.now());
+            let signals = self.backing.wait(left, None)?;
+            if signals.gone {
+                return Err(Fault::Gone);
+            }
+            if arrived(signals) {
+                return Ok(());
+            }
+            if left.is_zero() {
+                return Err(Fault::Timeout { what, ms, clause: "TIM-6" });
+            }
+        }
+    }
+
+    /// Lets the card deliver. It first replays all it retains (see [`super::CardEvent::ReplayEnd`]).
+    ///
+    /// # Errors
+    /// [`Fault::NotStopped`] when it is not stopped; any other fault takes it out of service.
+    pub fn start(&mut self) -> Result<(), Fault> {
+        if self.life != Life::Stopped {
+            return Err(self.fail(Fault::NotStopped));
+        }
+        self.try_start().map_err(|fault| self.fail(fault))
+    }
+
+    fn try_start(&mut self) -> Result<(), Fault> {
+        let Some(memory) = &self.memory else { return Err(Fault::NotStopped) };
+        self.layout.clear_events(memory);
+        self.progress = Progress::default();
+        self.announced = Announced::AT_START;
+        self.pending = None;
+        let registers = self.backing.registers();
+        registers.set32(reg::SLOT_CREDIT, 0);
+        registers.set32(reg::EVENT_CONSUMED, 0);
+        registers.set32(reg::ACK_TAIL, 0);
+        self.command(Opcode::Start, 0, START_MS, "TIM-2")?;
+        self.expect_state(State::Running)?;
+        self.progress.credit = self.layout.slot_count;
+        self.backing.registers().set32(reg::SLOT_CREDIT, self.progress.credit);
+        let now = self.backing.now();
+        self.acks_idle_at = now;
+        self.last_activity = now;
+        self.life = Life::Running;
+        Ok(())
+    }
+
+    /// Stops delivery, proven by the card's state, and wipes the slots. What was not acknowledged is delivered again
+    /// after the next start. Stopping a stopped card is nothing.
+    ///
+    /// # Errors
+    /// [`Fault::NotRunning`] when it is neither running nor stopped; any other fault takes it out of service.
+    pub fn stop(&mut self) -> Result<(), Fault> {
+        match self.life {
+            Life::Stopped => return Ok(()),
+            Life::Running => {}
+            Life::Zeroized | Life::Faulted | Life::GivenUp => return Err(self.fail(Fault::NotRunning)),
+        }
+        self.try_stop().map_err(|fault| self.fail(fault))
+    }
+
+    fn try_stop(&mut self) -> Result<(), Fault> {
+        self.command(Opcode::Stop, 0, STOP_MS, "TIM-3")?;
+        self.expect_state(State::Stopped)?;
+        self.pending = None;
+        self.wipe_memory();
+        self.life = Life::Stopped;
+        Ok(())
+    }
+
+    /// Has the card erase every key it holds, with proof, and wipes the slots. [`Card::reset`] goes on from there.
+    ///
+    /// # Errors
+    /// Any fault takes the card out of service; nothing may then be assumed erased.
+    pub fn zeroize(&mut self) -> Result<(), Fault> {
+        if self.life == Life::GivenUp {
+            return Err(self.fail(Fault::NotStopped));
+        }
+        self.try_zeroize().map_err(|fault| self.fail(fault))
+    }
+
+    fn try_zeroize(&mut self) -> Result<(), Fault> {
+        let before = self.backing.registers().get32(reg::ZEROIZED);
+        self.command(Opcode::Zeroize, 0, ZEROIZE_MS, "TIM-4")?;
+        self.expect_state(State::Zeroized)?;
+        let registers = self.backing.registers();
+        let count = registers.get32(reg::ZEROIZED);
+        if count != before.wrapping_add(1) {
+            let problem = format!("ZEROIZED went from {before} to {count}");
+            return Err(Fault::NotZeroized { problem });
+        }
+        let (blocks, bytes) = (registers.get32(reg::RETAINED_BLOCKS), registers.get64(reg::RETAINED_BYTES));
+        if blocks != 0 || bytes != 0 {
+            let problem = format!("{blocks} blocks and {bytes} bytes are still retained");
+            return Err(Fault::NotZeroized { problem });
+        }
+        self.pending = None;
+        self.wipe_memory();
+        self.life = Life::Zeroized;
+        Ok(())
+    }
+
+    /// Resets the whole card: it drops what it retains and ends the session (RST-1). The card is then stopped.
+    ///
+    /// # Errors
+    /// Any fault takes the card out of service.
+    pub fn reset(&mut self) -> Result<(), Fault> {
+        if self.life == Life::GivenUp {
+            return Err(self.fail(Fault::NotStopped));
+        }
+        self.try_reset().map_err(|fault| self.fail(fault))
+    }
+
+    fn try_reset(&mut self) -> Result<(), Fault> {
+        self.pending = None;
+        self.reset_and_boot()?;
+        self.wipe_memory();
+        self.set_up(State::Stopped)
+    }
+
+    /// Brings the card back after a fault, by a function reset, which keeps what it retains. It is then stopped, and
+    /// all it retains is delivered again after [`Card::start`].
+    ///
+    /// # Errors
+    /// [`Fault::GivenUp`] when there were too many faults in [`super::CardOptions::recovery_window`], and
+    /// [`Fault::Gone`]: the card is out of service for good then, stopped where it can be, and its memory wiped.
+    /// After any other fault it may be tried again.
+    pub fn recover(&mut self) -> Result<(), Fault> {
+        let now = self.backing.now();
+        if self.life == Life::GivenUp {
+            return Err(self.fail(Fault::GivenUp { recoveries: self.recoveries.len() }));
+        }
+        // A reset of a card that is gone may never return.
+        if self.backing.registers().get32(reg::MAGIC) == u32::MAX {
+            self.give_up();
+            return Err(self.fail(Fault::Gone));
+        }
+        let window = self.options.recovery_window;
+        while self.recoveries.front().is_some_and(|oldest| now.saturating_sub(*oldest) > window) {
+            self.recoveries.pop_front();
+        }
+        if self.recoveries.len() >= self.options.recoveries {
+            let recoveries = self.recoveries.len();
+            self.give_up();
+            return Err(self.fail(Fault::GivenUp { recoveries }));
+        }
+        self.recoveries.push_back(now);
+        self.try_recover().map_err(|fault| self.fail(fault))?;
+        self.counters.recoveries += 1;
+        Ok(())
+    }
+
+    fn try_recover(&mut self) -> Result<(), Fault> {
+        self.pending = None;
+        self.backing.set_bus_mastering(false)?;
+        self.backing.reset_function()?;
+        self.counters.resets += 1;
+        Identity::check_version(self.backing.registers()).map_err(changed)?;
+        let state = await_boot(&mut self.backing, u64::from(self.options.patience))?;
+        self.wipe_memory();
+        let identity = Identity::read(self.backing.registers()).map_err(changed)?;
+        if !self.identity.same_card(&identity) {
+            let problem = format!("serial {:#x} became {:#x}", self.identity.serial, identity.serial);
+            return Err(Fault::IdentityChanged(problem));
+        }
+        self.look_at_peer()?;
+        self.set_up(state)
+    }
+
+    fn wipe_memory(&self) {
+        if let Some(memory) = &self.memory {
+            memory.wipe_all();
+        }
+    }
+
+    /// Gives a command and waits for its outcome (CMD-1 to CMD-3).
+    pub(super) fn command(
+        &mut self,
+        opcode: Opcode,
+        argument: u32,
+        ms: u64,
+        clause: &'static str,
+    ) -> Result<(), Fault> {
+        let ms = self.patience(ms);
+        let (before, _) = halves(self.backing.registers().get32(reg::COMMAND_DONE));
+        let tag = self.next_tag(before);
+        let registers = self.backing.registers();
+        registers.set32(reg::COMMAND_ARGUMENT, argument);
+        registers.set32(reg::COMMAND, u32::from(tag) << 16 | opcode.value());
+        let deadline = self.backing.now().saturating_add(Duration::from_millis(ms));
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let late = self.backing.now() >= deadline;
+            let value = self.backing.registers().get32(reg::COMMAND_DONE);
+            let (done, outcome) = halves(value);
+            if value == u32::MAX {
+                return Err(self.undefined(reg::COMMAND_DONE, value.into()));
+            }
+            if done == tag {
+                return self.judge_outcome(opcode, outcome);
+            }
+            if done != before {
+                return Err(Fault::ForeignAnswer { expected: tag, found: done });
+            }
+            if late {
+                return Err(Fault::Timeout { what: what(opcode), ms, clause });
+            }
+            self.backing.pause(pause);
+            pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// A tag that is neither 0 nor the one of the command before, nor the one that stands in `COMMAND_DONE`.
+    const fn next_tag(&mut self, done: u16) -> u16 {
+        let mut tag = self.command_tag.wrapping_add(1);
+        while tag == 0 || tag == done || tag == u16::MAX {
+            tag = tag.wrapping_add(1);
+        }
+        self.command_tag = tag;
+        tag
+    }
+
+    fn judge_outcome(&self, opcode: Opcode, outcome: u16) -> Result<(), Fault> {
+        match Outcome::try_from(u32::from(outcome)) {
+            Ok(Outcome::Done) => Ok(()),
+            Ok(outcome) => match self.state() {
+                Ok(State::Fault) => Err(card_fault(&self.backing)),
+                _ => Err(Fault::CommandRefused { opcode, outcome }),
+            },
+            Err(_) => Err(self.undefined(reg::COMMAND_DONE, outcome.into())),
+        }
+    }
+
+    /// The card's state, as its register has it now.
+    pub(super) fn state(&self) -> Result<State, Fault> {
+        let value = self.backing.registers().get32(reg::STATE);
+        State::try_from(value).map_err(|_| self.undefined(reg::STATE, value.into()))
+    }
+
+    pub(super) fn expect_state(&self, expected: State) -> Result<(), Fault> {
+        match self.state()? {
+            found if found == expected => Ok(()),
+            State::Fault => Err(card_fault(&self.backing)),
+            found => Err(Fault::UnexpectedState { expected, found }),
+        }
+    }
+}
+
+fn changed(error: IdentityError) -> Fault {
+    match error {
+        IdentityError::Gone => Fault::Gone,
+        other => Fault::IdentityChanged(other.to_string()),
+    }
+}
+
+const fn what(opcode: Opcode) -> &'static str {
+    match opcode {
+        Opcode::Start => "starting",
+        Opcode::Stop => "stopping",
+        Opcode::Zeroize => "zeroizing",
+        Opcode::Reset => "resetting the card",
+        Opcode::SelfTest => "the self-test",
+        Opcode::Raise => "raising an interrupt",
+    }
+}

@@ -1,0 +1,96 @@
+//! Giving a card up: stop → prove it stopped → bus mastering off → unmap → wipe → free. What is not proven is leaked.
+
+use qkd_contract::command::Opcode;
+use qkd_contract::limits::STOP_MS;
+use qkd_contract::registers as reg;
+use qkd_contract::state::State;
+
+use super::{Card, Life};
+use crate::backing::Backing;
+use crate::fault::Fault;
+use crate::mmio::Registers;
+
+/// A card could not be proven to have stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the card could not be proven to have stopped; {leaked} bytes of DMA memory are wiped and left to it until this \
+     process ends"
+)]
+pub struct CloseError {
+    /// Bytes that were not freed.
+    pub leaked: usize,
+}
+
+impl<B: Backing> Card<B> {
+    /// Stops the card and gives it up, with all memory wiped. What it retains it keeps.
+    ///
+    /// # Errors
+    /// When the card cannot be proven to have stopped.
+    pub fn close(mut self) -> Result<(), CloseError> {
+        self.shut_down()
+    }
+
+    /// Takes the card out of service for good.
+    pub(super) fn give_up(&mut self) {
+        log::error!("{}: the card is out of service for good", self.backing.location());
+        // The result is in the log, and there is nobody to act on it.
+        let _ = self.shut_down();
+        self.life = Life::GivenUp;
+    }
+
+    fn shut_down(&mut self) -> Result<(), CloseError> {
+        self.pending = None;
+        let Some(memory) = self.memory.take() else { return Ok(()) };
+        let stopped = self.prove_stopped();
+        if let Err(error) = self.backing.set_bus_mastering(false) {
+            log::warn!("{}: {error}", self.backing.location());
+        }
+        let unmapped = self.backing.unmap_dma(&memory);
+        if let Err(error) = &unmapped {
+            log::warn!("{}: {error}", self.backing.location());
+        }
+        self.life = Life::GivenUp;
+        if stopped && unmapped.is_ok() {
+            // Dropping wipes, then unmaps.
+            drop(memory);
+            return Ok(());
+        }
+        let leaked = memory.length();
+        self.backing.leak(memory);
+        Err(CloseError { leaked })
+    }
+
+    /// Whether the card certainly does no DMA any more: one of the two proofs of the contract (STP-1).
+    fn prove_stopped(&mut self) -> bool {
+        if self.backing.registers().get32(reg::MAGIC) == u32::MAX {
+            return false;
+        }
+        let stopped = match self.life {
+            // The state was proven when it was reached; it must still be the same.
+            Life::Stopped => self.expect_state(State::Stopped),
+            Life::Running => self
+                .command(Opcode::Stop, 0, STOP_MS, "TIM-3")
+                .and_then(|()| self.expect_state(State::Stopped)),
+            Life::Zeroized | Life::Faulted | Life::GivenUp => Err(Fault::NotStopped),
+        };
+        if stopped.is_ok() {
+            return true;
+        }
+        if let Err(Fault::Gone) = stopped {
+            return false;
+        }
+        let reset = self.backing.reset_function().and_then(|()| self.backing.set_bus_mastering(false));
+        if let Err(error) = &reset {
+            log::warn!("{}: {error}", self.backing.location());
+        }
+        reset.is_ok()
+    }
+}
+
+impl<B: Backing> Drop for Card<B> {
+    fn drop(&mut self) {
+        if let Err(error) = self.shut_down() {
+            log::error!("{}: {error}", self.backing.location());
+        }
+    }
+}

@@ -33,6 +33,7 @@ pub(super) fn card(reader: &mut Reader<'_>, keys: CardKeys) -> Option<Card> {
         slots: keys.slots,
         expected_serial: keys.expected_serial,
         expected_peer_serial: keys.expected_peer_serial,
+        accept_test_key: keys.accept_test_key,
     })
 }
 

@@ -47,6 +47,8 @@ pub struct Card {
     pub expected_serial: Option<u64>,
     /// Serial number that the other end's card must have.
     pub expected_peer_serial: Option<u64>,
+    /// Takes a card that delivers test key.
+    pub accept_test_key: bool,
 }
 
 /// Which end connects, and where.

@@ -147,6 +147,9 @@ section! {
         expected_serial: Option<u64> = Optional(integer_without_default(1..=u64::MAX, ""));
         /// Serial number that the other end's card must have.
         expected_peer_serial: Option<u64> = Optional(integer_without_default(1..=u64::MAX, ""));
+        /// Takes a simulated card that delivers test key, which anyone can compute. Never set it where key must be
+        /// secret.
+        accept_test_key: bool = Flag(false);
     }
 }
 
@@ -166,11 +169,11 @@ section! {
         /// Calls that may wait for the key agreement at once. More are answered with 503.
         most_waiting_calls: u32 = integer(256, 1..=65_536, "calls");
         /// Time a client has to send the head of a request.
-        head_deadline_ms: u32 = integer(5_000, 10..=600_000, "ms");
+        head_deadline_ms: u32 = integer(5_000, 1_000..=600_000, "ms");
         /// Time a client has to send the body of a request.
         body_deadline_ms: u32 = integer(5_000, 10..=600_000, "ms");
         /// Time an idle connection is kept.
-        keep_alive_ms: u32 = integer(30_000, 10..=3_600_000, "ms");
+        keep_alive_ms: u32 = integer(30_000, 1_000..=3_600_000, "ms");
         /// Largest body of a request.
         largest_body_bytes: u32 = integer(65_536, 1_024..=1_048_576, "bytes");
     }

@@ -1,0 +1,65 @@
+//! Finds and connects to the KMS.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::report::Failure;
+use crate::config::{HostPort, is_loopback};
+
+/// Most addresses of a name that are tried.
+const MOST_ADDRESSES: usize = 8;
+
+/// Connects within `deadline`, to loopback only unless `beyond_loopback`.
+pub(super) async fn connect(
+    server: HostPort,
+    beyond_loopback: bool,
+    deadline: Duration,
+) -> Result<TcpStream, Failure> {
+    timeout(deadline, try_addresses(&server, beyond_loopback, deadline))
+        .await
+        .unwrap_or(Err(Failure::ConnectDeadline))
+}
+
+async fn try_addresses(
+    server: &HostPort,
+    beyond_loopback: bool,
+    deadline: Duration,
+) -> Result<TcpStream, Failure> {
+    let mut addresses: Vec<SocketAddr> = match server.host.parse::<IpAddr>() {
+        Ok(address) => vec![SocketAddr::new(address, server.port)],
+        Err(_) => tokio::net::lookup_host((server.host.as_str(), server.port))
+            .await
+            .map_err(|error| Failure::Unresolved(error.to_string()))?
+            .take(MOST_ADDRESSES)
+            .collect(),
+    };
+    if addresses.is_empty() {
+        return Err(Failure::Unresolved("the name has no address".to_owned()));
+    }
+    // The configuration checks what is written there; what a name leads to is known only now.
+    addresses.retain(|address| beyond_loopback || is_loopback(address.ip()));
+    let mut failure = Failure::BeyondLoopback;
+    let share = deadline / u32::try_from(addresses.len()).unwrap_or(u32::MAX).max(1);
+    for address in addresses {
+        failure = match timeout(share, one(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => Failure::Unconnected(format!("{address}: {error}")),
+            Err(_) => Failure::ConnectDeadline,
+        };
+    }
+    Err(failure)
+}
+
+async fn one(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // A connection to a free port of this machine can meet itself.
+    if stream.local_addr()? == stream.peer_addr()? {
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}

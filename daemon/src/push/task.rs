@@ -1,0 +1,374 @@
+//! The task of one key stream: gives the [`Sender`] its socket, its clock and its orders.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::sync::PollSender;
+
+use super::answer::{AnswerError, AnswerReader};
+use super::buffer::{ReceiveBuffer, SendBuffer, buffers};
+use super::connect::connect;
+use super::counters::add;
+use super::handle::{Command, Reins, StopHow, StopOrder};
+use super::report::{Failure, Report, Stopped};
+use super::sender::Sender;
+use super::{Pusher, StreamPush, excerpt};
+use crate::config;
+use crate::vault::VaultError;
+
+/// Commands that are taken before the socket is looked at again.
+const COMMANDS_AT_ONCE: usize = 256;
+/// Longest wait for room for the last report.
+const LAST_REPORT_PATIENCE: Duration = Duration::from_secs(5);
+/// When the timer rings while there is nothing to wait for.
+const IDLE: Duration = Duration::from_secs(3600);
+
+type Connecting = Pin<Box<dyn Future<Output = Result<TcpStream, Failure>> + Send>>;
+
+enum Link {
+    None,
+    Connecting(Connecting),
+    Open(Connection),
+}
+
+struct Connection {
+    stream: TcpStream,
+    reader: AnswerReader,
+    /// It has brought a 2xx answer.
+    progressed: bool,
+    /// Nothing can be written any more; answers may still be there to read.
+    unwritable: Option<Failure>,
+}
+
+enum Event {
+    Stop(Option<StopOrder>),
+    Command(Option<Command>),
+    Connected(Result<TcpStream, Failure>),
+    Read(io::Result<usize>),
+    Wrote(io::Result<usize>),
+    ReportsHaveRoom,
+    Timer,
+}
+
+struct Ending {
+    deadline: Instant,
+    confirm: oneshot::Sender<Stopped>,
+}
+
+/// Pushes one key stream until it is told to stop.
+pub(super) struct Task {
+    what: StreamPush,
+    settings: config::Push,
+    beyond_loopback: bool,
+    sender: Sender,
+    link: Link,
+    send: SendBuffer,
+    receive: ReceiveBuffer,
+    reins: Reins,
+    stop_heard: bool,
+    ending: Option<Ending>,
+    reports: PollSender<Report>,
+    reports_full: bool,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Task {
+    pub(super) fn new(pusher: &Pusher, what: StreamPush, reins: Reins) -> Result<Self, VaultError> {
+        let now = Instant::now();
+        let sender = Sender::new(&what, &pusher.settings, std::sync::Arc::clone(&reins.shared), now);
+        let (send, receive) = buffers(sender.longest_request(), pusher.locking)?;
+        Ok(Self {
+            what,
+            settings: pusher.settings.clone(),
+            beyond_loopback: pusher.beyond_loopback,
+            sender,
+            link: Link::None,
+            send,
+            receive,
+            reins,
+            stop_heard: false,
+            ending: None,
+            reports: PollSender::new(pusher.reports.clone()),
+            reports_full: false,
+            timer: Box::pin(sleep_until(now + IDLE)),
+        })
+    }
+
+    pub(super) async fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            self.take_commands();
+            if self.sender.answer_due().is_some_and(|due| due <= now) {
+                add(&self.reins.shared.counters.answer_deadlines, 1);
+                self.lose(Failure::AnswerDeadline, now);
+            }
+            if self.ending.as_ref().is_some_and(|ending| self.sender.has_ended() || ending.deadline <= now) {
+                break;
+            }
+            self.send_what_can_be_sent(now);
+            self.sender.account(now);
+            self.report(now);
+            self.arm_timer(now);
+            match poll_fn(|cx| self.poll(cx)).await {
+                // The handle was dropped.
+                Event::Stop(None) | Event::Command(None) => break,
+                Event::Stop(Some(StopOrder { how, confirm })) => {
+                    let patience = match how {
+                        StopHow::Now => Duration::ZERO,
+                        StopHow::AfterInFlight => {
+                            Duration::from_millis(u64::from(self.settings.answer_deadline_ms))
+                        }
+                    };
+                    self.stop_heard = true;
+                    self.ending = Some(Ending { deadline: Instant::now() + patience, confirm });
+                    self.sender.end();
+                }
+                Event::Command(Some(command)) => self.sender.command(command),
+                Event::Connected(result) => self.connected(result, Instant::now()),
+                Event::Read(result) => self.read(result, Instant::now()),
+                Event::Wrote(result) => self.wrote(result),
+                // What waited is sent at the top of the loop, and the timer's work is done there as well.
+                Event::ReportsHaveRoom | Event::Timer => {}
+            }
+        }
+        self.finish().await;
+    }
+
+    /// Ends everything, then confirms: in this order.
+    async fn finish(mut self) {
+        self.reins.commands.close();
+        let now = Instant::now();
+        self.lose(Failure::Closed, now);
+        self.sender.account(now);
+        let stopped = self.sender.stopped();
+        self.report(now);
+        let Self { sender, send, receive, reins, ending, mut reports, link, .. } = self;
+        drop((link, sender, send, receive, reins));
+        if let Some(ending) = ending {
+            // Nobody need wait for it.
+            let _ = ending.confirm.send(stopped);
+        }
+        // An engine that takes no reports for so long has other troubles.
+        let _ = timeout(LAST_REPORT_PATIENCE, async {
+            if poll_fn(|cx| reports.poll_reserve(cx)).await.is_ok() {
+                let _ = reports.send_item(Report::Stopped(stopped));
+            }
+        })
+        .await;
+    }
+
+    fn take_commands(&mut self) {
+        for _ in 0..COMMANDS_AT_ONCE {
+            let Ok(command) = self.reins.commands.try_recv() else { return };
+            self.sender.command(command);
+        }
+    }
+
+    fn send_what_can_be_sent(&mut self, now: Instant) {
+        match &mut self.link {
+            Link::None => {
+                if self.sender.has_work(now) {
+                    let deadline = Duration::from_millis(u64::from(self.settings.connect_deadline_ms));
+                    let server = self.what.endpoint.server.clone();
+                    self.link = Link::Connecting(Box::pin(connect(server, self.beyond_loopback, deadline)));
+                }
+            }
+            Link::Connecting(_) => {}
+            Link::Open(connection) => {
+                if connection.unwritable.is_none() && self.send.is_empty() {
+                    self.sender.fill(&mut self.send, now);
+                }
+            }
+        }
+    }
+
+    fn report(&mut self, now: Instant) {
+        while !self.reports_full && self.sender.outbox.due(now).is_some_and(|due| due <= now) {
+            let Some(Ok(place)) = self.reports.get_ref().map(|reports| reports.try_reserve()) else {
+                self.reports_full = true;
+                return;
+            };
+            match self.sender.outbox.next() {
+                Some(report) => place.send(report),
+                None => return,
+            }
+        }
+    }
+
+    /// The timer is set earlier at once, and later only when it rings: in the steady state it is left alone.
+    fn arm_timer(&mut self, now: Instant) {
+        let ending = self.ending.as_ref().map(|ending| ending.deadline);
+        let mut due = self.sender.due(now);
+        if self.reports_full {
+            // The channel wakes the task.
+            due = due.filter(|due| *due > now).or(self.sender.answer_due());
+        }
+        let due = [due, ending].into_iter().flatten().min().unwrap_or(now + IDLE);
+        if due < self.timer.deadline() || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(due);
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if !self.stop_heard
+            && let Poll::Ready(order) = Pin::new(&mut self.reins.stop).poll(cx)
+        {
+            return Poll::Ready(Event::Stop(order.ok()));
+        }
+        match &mut self.link {
+            Link::None => {}
+            Link::Connecting(connecting) => {
+                if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
+                    return Poll::Ready(Event::Connected(result));
+                }
+            }
+            Link::Open(connection) => {
+                if !self.send.is_empty()
+                    && let Poll::Ready(result) =
+                        Pin::new(&mut connection.stream).poll_write(cx, self.send.unwritten())
+                {
+                    return Poll::Ready(Event::Wrote(result));
+                }
+                if let Poll::Ready(result) = poll_read(&mut connection.stream, &mut self.receive, cx) {
+                    return Poll::Ready(Event::Read(result));
+                }
+            }
+        }
+        if let Poll::Ready(command) = self.reins.commands.poll_recv(cx)
+            && (command.is_some() || !self.stop_heard)
+        {
+            return Poll::Ready(Event::Command(command));
+        }
+        if self.reports_full
+            && let Poll::Ready(result) = self.reports.poll_reserve(cx)
+        {
+            // Without an engine reports go nowhere; the end of its handle ends the task.
+            self.reports_full = result.is_err();
+            if let (Ok(()), Some(report)) = (result, self.sender.outbox.next()) {
+                let _ = self.reports.send_item(report);
+            } else {
+                self.reports.abort_send();
+            }
+            if !self.reports_full {
+                return Poll::Ready(Event::ReportsHaveRoom);
+            }
+        }
+        self.timer.as_mut().poll(cx).map(|()| Event::Timer)
+    }
+
+    fn connected(&mut self, result: Result<TcpStream, Failure>, now: Instant) {
+        match result {
+            Ok(stream) => {
+                add(&self.reins.shared.counters.connections, 1);
+                let reader = AnswerReader::new(excerpt::allowed(self.what.chunk_size));
+                self.link = Link::Open(Connection { stream, reader, progressed: false, unwritable: None });
+            }
+            Err(why) => {
+                add(&self.reins.shared.counters.connections_failed, 1);
+                self.link = Link::None;
+                self.sender.unconnected(why, now);
+            }
+        }
+    }
+
+    fn wrote(&mut self, result: io::Result<usize>) {
+        let why = match result {
+            Ok(0) => Failure::Closed,
+            Ok(octets) => {
+                add(&self.reins.shared.counters.octets_sent, octets as u64);
+                self.send.wrote(octets);
+                return;
+            }
+            Err(error) => Failure::Broken(error.to_string()),
+        };
+        self.send.wipe();
+        if let Link::Open(connection) = &mut self.link {
+            connection.unwritable = Some(why);
+        }
+    }
+
+    fn read(&mut self, result: io::Result<usize>, now: Instant) {
+        let Link::Open(connection) = &mut self.link else { return };
+        let why = match result {
+            Ok(0) => Failure::Closed,
+            Ok(octets) => {
+                self.receive.fill(octets);
+                match understand(connection, &mut self.receive, &mut self.sender, now) {
+                    Ok(false) => return,
+                    Ok(true) => Failure::Closed,
+                    Err(error) => {
+                        add(&self.reins.shared.counters.answers_unreadable, 1);
+                        Failure::Unreadable(error)
+                    }
+                }
+            }
+            Err(error) => Failure::Broken(error.to_string()),
+        };
+        let why = connection.unwritable.take().unwrap_or(why);
+        self.lose(why, now);
+    }
+
+    /// Gives up the connection, if there is one.
+    fn lose(&mut self, why: Failure, now: Instant) {
+        if let Link::Open(mut connection) = std::mem::replace(&mut self.link, Link::None) {
+            // The head of an answer has decided already, even when its body did not end.
+            if let Some(answer) = connection.reader.cut_short() {
+                connection.progressed |= answer.is_success();
+                let _ = self.sender.answered(answer, now);
+            }
+            if self.sender.is_in_flight() || !self.send.is_empty() {
+                // What the KMS has not got yet must not be sent any more behind our back.
+                let _ = connection.stream.set_zero_linger();
+            }
+            let progressed = connection.progressed;
+            drop(connection);
+            self.sender.broke(why, progressed, now);
+        }
+        self.send.wipe();
+        self.receive.wipe();
+    }
+}
+
+/// Passes on every answer that was read. Says whether the connection has ended with it.
+fn understand(
+    connection: &mut Connection,
+    receive: &mut ReceiveBuffer,
+    sender: &mut Sender,
+    now: Instant,
+) -> Result<bool, AnswerError> {
+    loop {
+        if receive.unread().is_empty() {
+            return Ok(false);
+        }
+        if !sender.is_in_flight() {
+            // Servers say why they close an idle connection; a request would have to be sent anew anyway.
+            return Ok(true);
+        }
+        let (done, answer) = connection.reader.advance(receive.unread())?;
+        receive.done(done);
+        let Some(answer) = answer else { return Ok(false) };
+        connection.progressed |= answer.is_success();
+        let close = answer.close;
+        sender.answered(answer, now)?;
+        if close {
+            return Ok(true);
+        }
+    }
+}
+
+fn poll_read(
+    stream: &mut TcpStream,
+    receive: &mut ReceiveBuffer,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    let mut free = ReadBuf::new(receive.free_mut());
+    ready!(Pin::new(stream).poll_read(cx, &mut free))?;
+    Poll::Ready(Ok(free.filled().len()))
+}

@@ -1,0 +1,380 @@
+//! The thread that owns the card: it moves blocks from the card's ring into the vault and carries out orders.
+//!
+//! Nothing else touches the card. The thread shares two lock-free queues with the engine; each side wakes the other
+//! only when it has put something in.
+
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use qkd_driver::backing::Backing;
+use qkd_driver::{BlockName, Card, CardEvent, CloseError, Fault, LinkState, TakeError, Telemetry, Woken};
+use rtrb::{Consumer, Producer, RingBuffer};
+use tokio::sync::Notify;
+
+use crate::vault::{KeyBlock, Vault};
+
+/// What the card's thread tells the engine, in the order in which it happened.
+#[derive(Debug)]
+pub(crate) enum FromCard {
+    /// A block lies in the vault.
+    Block {
+        /// Its name.
+        name: BlockName,
+        /// Its octets.
+        key: KeyBlock,
+        /// Delivered again after a start.
+        replayed: bool,
+    },
+    /// A block came and cannot be used at this end.
+    Lost {
+        /// Its name.
+        name: BlockName,
+    },
+    /// All that the card had retained when it was started has been told.
+    ReplayEnd,
+    /// A session has begun.
+    Session {
+        /// Its number.
+        session: u64,
+        /// Blocks of the session before it.
+        previous_blocks: u64,
+    },
+    /// The state of the QKD link.
+    Link(LinkState),
+    /// A reading of the card's measurements.
+    Telemetry(Telemetry),
+    /// The newest block that the card has announced.
+    Newest(BlockName),
+    /// The card broke the contract and was reset; what it retains comes again.
+    Recovered,
+    /// The thread has ended and the card is closed. Nothing follows.
+    Ended(Result<(), CardEnd>),
+}
+
+/// Why the card's thread ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum CardEnd {
+    /// The registers read all ones: pulled, or its server has ended.
+    #[error(
+        "the card is gone; every key of it is wiped here. Check the card's seat and power, or its simulator, and start again"
+    )]
+    Gone,
+    /// The operating system wants the card back.
+    #[error("the operating system asked for the card to be released; it is stopped and wiped")]
+    RemovalRequested,
+    /// Faults that resets did not mend.
+    #[error("the card is out of order: {0}")]
+    OutOfOrder(Fault),
+    /// The card could not be closed as it should.
+    #[error("{0}")]
+    NotClosed(CloseError),
+}
+
+/// What the engine orders.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ToCard {
+    /// The card may forget these blocks, both ends of the range included.
+    Acknowledge(BlockName, BlockName),
+    /// Stop and close the card.
+    Stop,
+}
+
+/// Blocks and other news that may wait for the engine.
+const NEWS: usize = 1024;
+/// Orders that may wait for the card's thread.
+const ORDERS: usize = 4096;
+/// Longest sleep of the thread: it looks after the card's health and telemetry at least this often.
+const PULSE: Duration = Duration::from_millis(250);
+/// Between two readings of telemetry.
+const TELEMETRY: Duration = Duration::from_secs(1);
+/// While the vault is full or the engine behind: the card's ring fills, as it should, and this is how often to look.
+const HELD_BACK: Duration = Duration::from_millis(2);
+
+/// The engine's side of the card's thread.
+pub(crate) struct CardPort {
+    pub(crate) news: Consumer<FromCard>,
+    pub(crate) awake: Arc<Notify>,
+    orders: Producer<ToCard>,
+    cell: Arc<AtomicU64>,
+    waker: Arc<EventFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl CardPort {
+    /// Starts the thread on a card that is open and stopped.
+    ///
+    /// # Errors
+    /// When the system has no eventfd or thread to give.
+    pub(crate) fn start<B: Backing + Send + 'static>(card: Card<B>, vault: Vault) -> std::io::Result<Self> {
+        let (news_in, news) = RingBuffer::new(NEWS);
+        let (orders, orders_out) = RingBuffer::new(ORDERS);
+        let awake = Arc::new(Notify::new());
+        let cell = Arc::new(AtomicU64::new(0));
+        let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let worker = Worker {
+            card,
+            vault,
+            news: news_in,
+            orders: orders_out,
+            cell: Arc::clone(&cell),
+            stored: 0,
+            awake: Arc::clone(&awake),
+            waker: Arc::clone(&waker),
+            next_telemetry: Instant::now(),
+        };
+        let thread = std::thread::Builder::new().name("card".into()).spawn(move || worker.run())?;
+        Ok(Self { news, awake, orders, cell, waker, thread: Some(thread) })
+    }
+
+    /// Queues an order. `false`: the thread is behind; try again later.
+    pub(crate) fn order(&mut self, order: ToCard) -> bool {
+        let queued = self.orders.push(order).is_ok();
+        // A full counter means that the thread has a wake-up waiting already.
+        let _ = self.waker.write(1);
+        queued
+    }
+
+    /// Raises the host-owned cell to `value` soon. Of several values only the last is stored.
+    pub(crate) fn raise_cell(&self, value: u64) {
+        self.cell.fetch_max(value, Ordering::Release);
+        let _ = self.waker.write(1);
+    }
+
+    /// Whether the thread has ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+
+    /// Waits for the thread, which has been told to stop and has said that it ended.
+    pub(crate) fn join(&mut self) {
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the card's thread panicked; its memory was not reused");
+        }
+    }
+}
+
+struct Worker<B: Backing> {
+    card: Card<B>,
+    vault: Vault,
+    news: Producer<FromCard>,
+    orders: Consumer<ToCard>,
+    /// What the cell is to hold.
+    cell: Arc<AtomicU64>,
+    /// What the cell was told to hold last.
+    stored: u64,
+    awake: Arc<Notify>,
+    waker: Arc<EventFd>,
+    next_telemetry: Instant,
+}
+
+/// What a turn came to.
+enum Turn {
+    /// Nothing is left to do for now.
+    Idle,
+    /// Something waits for room in the vault or in a queue.
+    HeldBack,
+    /// The engine ordered the end.
+    Stop,
+}
+
+impl<B: Backing> Worker<B> {
+    fn run(mut self) {
+        let end = self.serve();
+        let Self { card, mut news, awake, .. } = self;
+        let end = match end {
+            // A card that is gone cannot be stopped: closing it only gives its memory back or leaks it, and says which.
+            Err(CardEnd::Gone) => {
+                if let Err(e) = card.close() {
+                    log::warn!("{e}");
+                }
+                Err(CardEnd::Gone)
+            }
+            end => card.close().map_err(CardEnd::NotClosed).and(end),
+        };
+        tell_for_sure(&mut news, &awake, FromCard::Ended(end));
+    }
+
+    fn serve(&mut self) -> Result<(), CardEnd> {
+        if let Err(fault) = self.card.start() {
+            self.recover(fault)?;
+        }
+        loop {
+            match self.turn() {
+                Ok(Turn::Stop) => return Ok(()),
+                Ok(turn) => {
+                    let wait = match turn {
+                        Turn::HeldBack => HELD_BACK,
+                        _ => PULSE,
+                    };
+                    match self.sleep(wait, matches!(turn, Turn::HeldBack)) {
+                        Ok(Woken::RemovalRequested) => return Err(CardEnd::RemovalRequested),
+                        Ok(_) => {}
+                        Err(fault) => self.recover(fault)?,
+                    }
+                }
+                Err(fault) => self.recover(fault)?,
+            }
+        }
+    }
+
+    /// Sleeps until the card, the engine or the clock wants something. Held back, the card's own events are no reason
+    /// to wake: they wait for room.
+    fn sleep(&mut self, wait: Duration, held_back: bool) -> Result<Woken, Fault> {
+        if held_back {
+            std::thread::sleep(wait);
+            return Ok(Woken::TimedOut);
+        }
+        let woken = self.card.wait(wait, Some(self.waker.as_fd()))?;
+        let _ = self.waker.read();
+        Ok(woken)
+    }
+
+    /// Everything that can be done without waiting.
+    fn turn(&mut self) -> Result<Turn, Fault> {
+        if self.carry_out_orders()? {
+            return Ok(Turn::Stop);
+        }
+        self.store_cell()?;
+        let turn = self.take_events();
+        if Instant::now() >= self.next_telemetry {
+            self.next_telemetry = Instant::now() + TELEMETRY;
+            self.card.health()?;
+            let telemetry = passing(self.card.telemetry())?;
+            let newest = passing(self.card.newest())?.flatten();
+            // Both are told again in a second: a full queue may lose them.
+            telemetry.map(FromCard::Telemetry).into_iter().chain(newest.map(FromCard::Newest)).for_each(
+                |news| {
+                    self.tell(news);
+                },
+            );
+        }
+        turn
+    }
+
+    fn store_cell(&mut self) -> Result<(), Fault> {
+        let wanted = self.cell.load(Ordering::Acquire);
+        if wanted > self.stored && self.card.identity().has_cell {
+            self.card.store_cell(wanted)?;
+            self.stored = wanted;
+        }
+        Ok(())
+    }
+
+    /// Answers whether to stop.
+    fn carry_out_orders(&mut self) -> Result<bool, Fault> {
+        while let Ok(&order) = self.orders.peek() {
+            match order {
+                ToCard::Acknowledge(first, last) => {
+                    if !self.card.acknowledge(first, last)? {
+                        // The acknowledgement ring is full; the order stays at the head of the queue.
+                        return Ok(false);
+                    }
+                }
+                ToCard::Stop => return Ok(true),
+            }
+            let _ = self.orders.pop();
+        }
+        Ok(false)
+    }
+
+    fn take_events(&mut self) -> Result<Turn, Fault> {
+        loop {
+            // Room first, in the queue as well as in the vault: what has no room stays in the card.
+            if self.news.is_full() {
+                return Ok(Turn::HeldBack);
+            }
+            let news = match self.card.next_event()? {
+                None => return Ok(Turn::Idle),
+                Some(CardEvent::ReplayEnd) => FromCard::ReplayEnd,
+                Some(CardEvent::Session { session, previous_blocks }) => {
+                    FromCard::Session { session, previous_blocks }
+                }
+                Some(CardEvent::Link(state)) => FromCard::Link(state),
+                Some(CardEvent::Block(block)) => {
+                    let (name, replayed) = (block.name(), block.replayed());
+                    let room =
+                        u32::try_from(block.length()).ok().and_then(|length| self.vault.reserve(length));
+                    let Some(mut room) = room else { return Ok(Turn::HeldBack) };
+                    match block.take(room.as_mut_slice()) {
+                        Ok(()) => FromCard::Block { name, key: room.seal(), replayed },
+                        Err(TakeError::Lost { name, cause }) => {
+                            log::warn!("block {name} is lost at this end: {cause}");
+                            FromCard::Lost { name }
+                        }
+                        Err(TakeError::Fault(fault)) => return Err(fault),
+                        Err(TakeError::Room { .. }) => return Ok(Turn::HeldBack),
+                    }
+                }
+            };
+            self.tell(news);
+        }
+    }
+
+    /// `false`: the queue is full and nothing was told.
+    fn tell(&mut self, news: FromCard) -> bool {
+        let told = self.news.push(news).is_ok();
+        self.awake.notify_one();
+        told
+    }
+
+    /// Resets a card that broke the contract, so often as the driver allows.
+    fn recover(&mut self, fault: Fault) -> Result<(), CardEnd> {
+        let mut fault = fault;
+        loop {
+            if matches!(fault, Fault::Gone) {
+                return Err(CardEnd::Gone);
+            }
+            log::error!("card: {fault}{}; resetting it", clause_of(&fault));
+            match self.card.recover() {
+                Ok(()) => match self.card.start() {
+                    Ok(()) => break,
+                    Err(next) => fault = next,
+                },
+                Err(Fault::Gone) => return Err(CardEnd::Gone),
+                Err(last) => return Err(CardEnd::OutOfOrder(last)),
+            }
+        }
+        tell_for_sure(&mut self.news, &self.awake, FromCard::Recovered);
+        Ok(())
+    }
+}
+
+/// Tells what must not get lost: waits while the queue is full, unless nobody reads it any more.
+fn tell_for_sure(queue: &mut Producer<FromCard>, awake: &Notify, news: FromCard) {
+    let mut waiting = news;
+    while let Err(rtrb::PushError::Full(back)) = queue.push(waiting) {
+        if queue.is_abandoned() {
+            return;
+        }
+        waiting = back;
+        awake.notify_one();
+        std::thread::sleep(HELD_BACK);
+    }
+    awake.notify_one();
+}
+
+/// A fault that passes by itself is said and gives nothing; another stays one.
+fn passing<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(fault) if fault.needs_recovery() => Err(fault),
+        Err(fault) => {
+            log::warn!("card: {fault}");
+            Ok(None)
+        }
+    }
+}
+
+/// The clause that a fault broke, for the log.
+fn clause_of(fault: &Fault) -> String {
+    match fault.clause() {
+        "" => String::new(),
+        clause => format!(" (clause {clause} of the card contract)"),
+    }
+}

@@ -1,0 +1,23 @@
+//! The two clocks that the key agreement wants.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::agreement::Now;
+
+/// The time now. A clock that does not exist, which Linux does not know, reads 0.
+pub(super) fn now() -> Now {
+    let boot = clock_gettime(ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    Now { boot_ms: ms(boot), wall_ms: ms(wall) }
+}
+
+/// Names this run of the operating system, as the kernel does; 0 where it does not say.
+pub(super) fn boot_id() -> u128 {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .ok()
+        .and_then(|text| text.trim().parse::<uuid::Uuid>().ok())
+        .map_or(0, |id| id.as_u128())
+}

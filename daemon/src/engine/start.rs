@@ -1,0 +1,183 @@
+//! Setting everything up from the configuration, in the order in which things can fail.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use qkd_driver::backing::vfio_user::VfioUser;
+use qkd_driver::{Card, CardOptions};
+use tokio::sync::mpsc;
+
+use super::card::CardPort;
+use super::exit::Failure;
+use super::keys::Keys;
+use super::streams::Streams;
+use super::{Engine, Inputs, clock};
+use crate::agreement::{self, Capacity, CardFacts, Core, Output};
+use crate::calls::CallPort;
+use crate::config::{CardBacking, Config, PeerAddress, Role};
+use crate::ledger::{Ledger, MemoryLedger};
+use crate::peer::{Endpoint, Link, Times};
+use crate::push::Pusher;
+use crate::vault::{Locking, Vault};
+use crate::{api, peer};
+
+/// Longest answer of a card's server.
+const CARD_ANSWER: Duration = Duration::from_secs(10);
+/// A simulated card shares the processors with everything else: its longest times are stretched by this.
+const SIMULATED_PATIENCE: u32 = 20;
+/// Messages of the peer and reports of pushers that may wait.
+const QUEUE: usize = 1024;
+
+/// Where the daemon can be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// The API.
+    pub api: SocketAddr,
+    /// The peer link, when this end listens.
+    pub peer: Option<SocketAddr>,
+}
+
+/// Runs the daemon until `stop` is done. `ready` is called once, when the API and the peer link can be reached.
+///
+/// # Errors
+/// See [`Failure`]. Everything is stopped and wiped by then.
+pub async fn run(
+    config: Config,
+    stop: impl Future<Output = ()>,
+    ready: impl FnOnce(Addresses),
+) -> Result<(), Failure> {
+    let address = config.api.listen;
+    let listener = TcpListener::bind(address).map_err(|source| Failure::ApiAddress { address, source })?;
+    let api_address = listener.local_addr()?;
+
+    let locking = if config.vault.unlocked_memory_lets_keys_reach_swap {
+        Locking::Preferred
+    } else {
+        Locking::Required
+    };
+    let vault = Vault::new(config.vault.bytes, locking)?;
+    log::info!("memory for keys: {} bytes, {}", vault.size(), vault.kind());
+
+    let (card, facts) = open_card(&config)?;
+    let mut ledger = MemoryLedger::new();
+    let settings = agreement_settings(&config, facts, &vault);
+    let core = Core::new(settings, ledger.load()?);
+
+    let (peer_events, peer) = mpsc::channel(QUEUE);
+    let link = Link::start(endpoint_of(&config.peer.address), times_of(&config), peer_events).await?;
+
+    let (port, calls) = CallPort::new(usize::try_from(config.api.most_waiting_calls).unwrap_or(QUEUE));
+    let (server, server_handle) = api::serve(api::Settings::of(&config), listener, port)?;
+    let serving = tokio::spawn(server);
+
+    let (reports_in, reports) = mpsc::channel(QUEUE);
+    let (stopped_in, stopped) = mpsc::unbounded_channel();
+    let endpoints: HashMap<_, _> =
+        config.kms.iter().map(|kms| (kms.uri.clone(), kms.endpoint.clone())).collect();
+    let pusher = Pusher::new(config.push.clone(), &config.transport, locking, reports_in);
+    let engine = Engine {
+        core,
+        ledger,
+        keys: Keys::default(),
+        card: CardPort::start(card, vault)?,
+        streams: Streams::new(pusher, endpoints, stopped_in),
+        inputs: Inputs { calls, peer, reports, stopped },
+        waiting: HashMap::new(),
+        next_call: 0,
+        orders: std::collections::VecDeque::new(),
+        link_state: None,
+        secret_key_rate: 0,
+        out: Output::default(),
+        link,
+    };
+    ready(Addresses { api: api_address, peer: engine.link.local_address() });
+    let end = engine.run(stop).await;
+    server_handle.stop(false).await;
+    serving.abort();
+    end
+}
+
+fn open_card(config: &Config) -> Result<(Card<VfioUser>, CardFacts), Failure> {
+    let CardBacking::VfioUser(socket) = &config.card.backing;
+    let backing = VfioUser::connect(socket, CARD_ANSWER)?;
+    let options = CardOptions {
+        serial: config.card.expected_serial,
+        peer_serial: config.card.expected_peer_serial,
+        slots: config.card.slots,
+        allow_test_key: config.card.accept_test_key,
+        patience: SIMULATED_PATIENCE,
+        ..CardOptions::default()
+    };
+    let mut card = Card::open(backing, options)?;
+    let identity = card.identity().clone();
+    log::info!(
+        "card at {}: serial number {:#x}, {:?}, contract version {}.{}, blocks of up to {} bytes, retains {} bytes",
+        card.location(),
+        identity.serial,
+        identity.role,
+        identity.version.0,
+        identity.version.1,
+        identity.block_max,
+        identity.retention_bytes
+    );
+    if identity.test_key {
+        log::warn!("this card delivers test key: nothing that this daemon hands out is secret");
+    }
+    let read = |fault| Failure::Card(super::CardEnd::OutOfOrder(fault));
+    let facts = CardFacts {
+        serial: identity.serial,
+        peer_serial: identity.peer_serial.unwrap_or(0),
+        cell: if identity.has_cell { card.cell().map_err(read)? } else { 0 },
+        newest: card.newest().map_err(read)?.map(super::agreed_name),
+        retention: Capacity { bytes: identity.retention_bytes, blocks: u64::from(identity.retention_blocks) },
+    };
+    Ok((card, facts))
+}
+
+fn agreement_settings(config: &Config, card: CardFacts, vault: &Vault) -> agreement::Settings {
+    let role = match config.module.role {
+        Role::Leader => agreement::Role::Leader,
+        Role::Follower => agreement::Role::Follower,
+    };
+    let local_kms = config.kms.iter().map(|kms| kms.uri.clone()).collect();
+    let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+    let streams = &config.streams;
+    agreement::Settings {
+        vault_bytes: vault.size() as u64,
+        default_chunk_size: streams.default_chunk_size,
+        largest_chunk_size: streams.largest_chunk_size,
+        default_timeout_ms: streams.default_timeout_ms,
+        greatest_timeout_ms: streams.greatest_timeout_ms,
+        default_ttl_s: streams.default_ttl_s,
+        greatest_ttl_s: streams.greatest_ttl_s,
+        default_priority: streams.default_priority,
+        half_open_expiry_ms: u64::from(streams.half_open_expiry_s) * 1_000,
+        most_streams: count(streams.most_streams),
+        most_half_open_per_kms: count(streams.most_half_open_per_kms),
+        most_closed_ids: count(streams.most_closed_remembered),
+        most_waiting_calls: count(config.api.most_waiting_calls),
+        window_bytes: u64::from(streams.window_bytes),
+        window_chunks: u64::from(streams.window_chunks),
+        notices: config.notices.enabled,
+        ..agreement::Settings::new(config.module.name.clone(), role, card, clock::boot_id(), local_kms)
+    }
+}
+
+fn endpoint_of(address: &PeerAddress) -> Endpoint {
+    match address {
+        PeerAddress::Listen(address) => Endpoint::Listen(*address),
+        PeerAddress::Connect(server) => Endpoint::Connect(server.to_string()),
+    }
+}
+
+fn times_of(config: &Config) -> Times {
+    let defaults = peer::Times::default();
+    let silence = Duration::from_millis(config.peer.silence_deadline_ms.into());
+    Times {
+        keep_alive: defaults.keep_alive.min(silence / 4),
+        silence,
+        patience: silence,
+        back_off: (defaults.back_off.0, Duration::from_millis(config.peer.reconnect_greatest_ms.into())),
+    }
+}

@@ -20,24 +20,22 @@ pub struct RunBuilder {
 }
 
 impl RunBuilder {
-    /// A run that begins with the chunk at `first`.
+    /// A run that will begin with the chunk at `first`, whose digest is `sample`.
     #[must_use]
-    pub fn new(t: Milliseconds, first: u64, digest: Digest) -> Self {
+    pub fn new(t: Milliseconds, first: u64, sample: Digest) -> Self {
         let steps = Vec::with_capacity(
             usize::try_from(RUN_POSITIONS / STEP_POSITIONS).unwrap_or(0) * STEP_DIGEST_BYTES,
         );
-        let mut run = Self {
+        Self {
             t,
             until: t,
             first,
             next: first,
-            sample: digest,
+            sample,
             step: Context::new(&SHA256),
             steps,
             pieces: Vec::new(),
-        };
-        run.push(t, digest);
-        run
+        }
     }
 
     /// Position that the next chunk must have.
@@ -104,7 +102,7 @@ mod tests {
         for (first, count) in [(0, 1024), (0, 1), (63, 1), (63, 2), (64, 64), (100, 900), (1023, 1)] {
             let digests: Vec<_> = (first..first + count).map(|p: u64| Digest::of(&p.to_le_bytes())).collect();
             let mut run = RunBuilder::new(5, first, digests[0]);
-            let full: Vec<bool> = digests[1..].iter().map(|digest| run.push(6, *digest)).collect();
+            let full: Vec<bool> = digests.iter().map(|digest| run.push(6, *digest)).collect();
             assert!(full.iter().rev().skip(1).all(|full| !full));
             let run = run.finish(Uuid::nil(), 32);
             assert_eq!((run.first, run.count), (first, count));

@@ -78,6 +78,8 @@ pub struct Findings {
     pub longest_unknown: u32,
     /// A piece lies before one that this stream has had already: the place had, and the place found.
     pub went_back: Option<(Origin, Origin)>,
+    /// Octets whose place cannot be told stand where the segment around them goes on here: they were damaged.
+    pub damaged_before: Option<Origin>,
 }
 
 /// Follows one key stream. Chunks must come in the order of their positions; after a gap call [`Tracer::lost`].
@@ -85,6 +87,8 @@ pub struct Findings {
 pub struct Tracer {
     /// Where the next octet should come from.
     next: Option<Origin>,
+    /// While octets are unknown: where the next one would come from, if the segment before them had gone on.
+    hole: Option<Origin>,
     /// One past the last octet that was named, for telling key that goes back.
     latest: Option<Origin>,
     /// The last octets before the next chunk whose place is unknown, for chunks smaller than a cell.
@@ -109,6 +113,7 @@ impl Tracer {
     /// Forgets what should come next, because some positions of the stream are missing.
     pub fn lost(&mut self) {
         self.next = None;
+        self.hole = None;
         self.carried.clear();
     }
 
@@ -121,11 +126,12 @@ impl Tracer {
                 let rest = chunk.get(done..).unwrap_or_default();
                 let matched = position::matching(next, rest);
                 self.named(next, matched, pieces, &mut findings);
+                self.next = Some(next.advanced(to_u32(matched)));
                 done += matched;
                 if done == chunk.len() {
                     break;
                 }
-                self.next = None;
+                self.hole = self.next.take();
             }
             done = self.find_next(chunk, done, pieces, &mut findings);
         }
@@ -143,7 +149,7 @@ impl Tracer {
     ) -> usize {
         let Some((at, origin)) = self.anchor(chunk, done) else {
             let Some((begin, start)) = self.next_block(chunk, done) else {
-                push_unknown(chunk.len() - done, pieces, findings);
+                self.unknown(chunk.len() - done, pieces, findings);
                 return chunk.len();
             };
             self.take_back(done - begin, pieces);
@@ -155,7 +161,7 @@ impl Tracer {
         let begin = at - before;
         let start = Origin { offset: origin.offset - to_u32(before), ..origin };
         if begin >= done {
-            push_unknown(begin - done, pieces, findings);
+            self.unknown(begin - done, pieces, findings);
             self.next = Some(start);
             return begin;
         }
@@ -167,7 +173,7 @@ impl Tracer {
             self.next = Some(start);
             return begin;
         }
-        push_unknown(both, pieces, findings);
+        self.unknown(both, pieces, findings);
         self.next = Some(start.advanced(to_u32(both)));
         done
     }
@@ -175,8 +181,8 @@ impl Tracer {
     /// Gives up the last `octets` that were taken for the old segment.
     fn take_back(&mut self, octets: usize, pieces: &mut Vec<Piece>) {
         drop_last(pieces, to_u32(octets));
-        if let Some(latest) = &mut self.latest {
-            latest.offset = latest.offset.saturating_sub(to_u32(octets));
+        for place in [&mut self.latest, &mut self.hole].into_iter().flatten() {
+            place.offset = place.offset.saturating_sub(to_u32(octets));
         }
     }
 
@@ -227,11 +233,20 @@ impl Tracer {
         {
             findings.went_back.get_or_insert((latest, from));
         }
-        let end = from.advanced(to_u32(length));
-        self.latest = Some(end);
-        self.next = Some(end);
+        if self.hole.take() == Some(from) {
+            findings.damaged_before = Some(from);
+        }
+        self.latest = Some(from.advanced(to_u32(length)));
         self.carried.clear();
         join(pieces, Piece::Named { from, length: to_u32(length) });
+    }
+
+    /// Takes `length` octets as untold.
+    fn unknown(&mut self, length: usize, pieces: &mut Vec<Piece>, findings: &mut Findings) {
+        let length = to_u32(length);
+        self.hole = self.hole.map(|hole| hole.advanced(length));
+        findings.longest_unknown = findings.longest_unknown.max(length);
+        join(pieces, Piece::Unknown { length });
     }
 
     /// Keeps the last octets of `chunk` while their place is unknown.
@@ -246,12 +261,6 @@ impl Tracer {
         let keep = all.len().saturating_sub(TELLING_BYTES);
         self.carried = Zeroizing::new(all.get(keep..).unwrap_or_default().to_vec());
     }
-}
-
-fn push_unknown(length: usize, pieces: &mut Vec<Piece>, findings: &mut Findings) {
-    let length = to_u32(length);
-    findings.longest_unknown = findings.longest_unknown.max(length);
-    join(pieces, Piece::Unknown { length });
 }
 
 /// Chunks are far below 4 GiB: their length is a u32 on the wire.

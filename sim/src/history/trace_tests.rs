@@ -54,6 +54,7 @@ fn key_that_is_no_test_key_passing_as_one_is_caught() {
     assert_eq!(pieces, [named(4, 0, 64), Piece::Unknown { length: 96 }, named(4, 160, 64)]);
     assert_eq!(findings[2].longest_unknown, 32);
     assert!(findings.iter().all(|found| found.went_back.is_none()));
+    assert_eq!(findings[5].damaged_before, Some(Origin { session: 1, sequence: 4, offset: 160 }));
 }
 
 #[test]
@@ -64,6 +65,18 @@ fn key_that_goes_back_is_caught() {
     assert_eq!((latest.offset, found.offset), (128, 0));
     let (_, findings) = traced(&key(&[(5, 64, 64), (4, 500, 64)]), 64);
     assert!(findings[1].went_back.is_some());
+}
+
+#[test]
+fn one_damaged_octet_is_caught() {
+    for wrong in 32..160 {
+        let mut all = key(&[(4, 5, 200)]);
+        all[wrong] ^= 0x10;
+        let (pieces, findings) = traced(&all, 32);
+        assert!(findings.iter().any(|found| found.damaged_before.is_some()), "{wrong}: {pieces:?}");
+    }
+    let (_, findings) = traced(&key(&[(4, 0, 71), (5, 0, 90), (6, 32, 90), (6, 160, 90)]), 32);
+    assert!(findings.iter().all(|found| found.damaged_before.is_none()), "{findings:?}");
 }
 
 #[test]

@@ -1,12 +1,319 @@
-//! The reference KMS.
+//! The reference KMS: opens or joins key streams at a QKD module, receives their key, checks and records it.
 
+mod body;
+mod client;
+mod driver;
+mod handover;
+mod journal;
+mod module;
+mod receiver;
+mod report;
+mod samples;
+mod stream;
+mod trouble;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+pub use handover::Ids;
+pub use module::{Form, QosArgs};
+pub use stream::KeyKind;
+pub use trouble::{Kind, Trouble, duration};
+
+use crate::history::now;
+use crate::history::record::{Header, Line, VERSION};
+use crate::history::write::Recorder;
+use driver::{Driver, Seats};
+use journal::Journal;
+use receiver::Receiver;
+use report::{Report, Totals};
+
+/// Most streams of one KMS process.
+const MOST_STREAMS: u32 = 10_000;
+/// Time between two reports.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Longest time for stopping the server.
+const STOP_WITHIN: Duration = Duration::from_secs(3);
 
 /// Arguments of the subcommand.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+#[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("role").required(true))]
+pub struct Args {
+    /// Address to receive key-material on; port 0 takes a free one. Printed as `listening ADDRESS`.
+    #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Base URL of the QKD module, such as http://127.0.0.1:8001.
+    #[arg(long, value_name = "URL")]
+    module: String,
+    /// URI of the source KMS.
+    #[arg(long, value_name = "URI")]
+    source: String,
+    /// URI of the destination KMS.
+    #[arg(long, value_name = "URI")]
+    destination: String,
+    /// Open streams: this KMS is the source, the module chooses the IDs.
+    #[arg(long, group = "role")]
+    open: bool,
+    /// Open the stream with this ID, agreed beforehand (repeatable).
+    #[arg(long = "stream", group = "role", value_name = "UUID")]
+    predefined: Vec<Uuid>,
+    /// Join the stream with this ID: this KMS is the destination (repeatable).
+    #[arg(long, group = "role", value_name = "UUID")]
+    join: Vec<Uuid>,
+    /// Join the streams whose IDs come in this file, one a line, or on standard input (-).
+    #[arg(long, visible_alias = "ids-in", group = "role", value_name = "FILE")]
+    join_from: Option<Ids>,
+    /// How many streams to open, or to join from the file.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=i64::from(MOST_STREAMS)))]
+    streams: u32,
+    /// Write the IDs of opened streams to this file, one a line, for the other KMS.
+    #[arg(long, value_name = "FILE")]
+    ids_out: Option<PathBuf>,
+    #[command(flatten)]
+    qos: QosArgs,
+    /// Method of get-key and close: as the interface says, or the POST extension.
+    #[arg(long, value_enum, default_value_t = Form::Get)]
+    form: Form,
+    /// First index wanted, in get-key.
+    #[arg(long)]
+    index: Option<u32>,
+    /// Close the streams after so many seconds; without it at SIGTERM or Ctrl-C.
+    #[arg(long, value_name = "S")]
+    seconds: Option<u64>,
+    /// Longest time until every stream must be receiving.
+    #[arg(long, default_value = "60s", value_parser = duration, value_name = "DURATION")]
+    patience: Duration,
+    /// Longest time for one call at the module.
+    #[arg(long, default_value = "70s", value_parser = duration, value_name = "DURATION")]
+    call_deadline: Duration,
+    /// Time that late key-material is waited for after closing.
+    #[arg(long, default_value = "500ms", value_parser = duration, value_name = "DURATION")]
+    linger: Duration,
+    /// Record the history in this file, which must not exist.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
+    /// Write the KEYS THEMSELVES into the history. Whoever can read it has them; for experiments only.
+    #[arg(long, requires = "history")]
+    record_keys: bool,
+    /// Chunks per second of one stream above which its chunks are recorded in runs.
+    #[arg(long, default_value_t = 2000, value_name = "CHUNKS/S")]
+    sample_above: u64,
+    /// What the keys should be: `positional` is the simulator's test key, of which every octet is checked.
+    #[arg(long, value_enum, default_value_t = KeyKind::Auto)]
+    key: KeyKind,
+    /// Make trouble, counted from the first chunk: "at=5s kind=503 for=2s" (repeatable). Kinds: 503, 429, 400, hang,
+    /// close-mid-answer, garbage-201, slow.
+    #[arg(long, value_name = "TROUBLE")]
+    trouble: Vec<Trouble>,
+    /// Say everything as lines of JSON.
+    #[arg(long)]
+    json: bool,
+}
 
-/// Runs the subcommand.
-pub fn run(_: Args) -> ExitCode {
-    ExitCode::FAILURE
+/// The KMS cannot work.
+#[derive(Debug, thiserror::Error)]
+enum KmsError {
+    #[error("cannot create the history {path}: {source}{hint}", hint = exists_hint(.source))]
+    History { path: PathBuf, source: io::Error },
+    #[error("the history {path} is not complete: {source}")]
+    HistoryLost { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Module(#[from] client::CallError),
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot learn the key stream IDs: {0}")]
+    Ids(io::Error),
+    #[error("cannot watch for signals: {0}")]
+    Signals(io::Error),
+}
+
+fn exists_hint(error: &io::Error) -> &'static str {
+    if error.kind() == io::ErrorKind::AlreadyExists {
+        " (a history is never overwritten: move it away or name another file)"
+    } else {
+        ""
+    }
+}
+
+/// Runs the subcommand. The exit code is 0 if every stream received key, was closed, and every check was good; 1 if not;
+/// 2 if the KMS could not work at all.
+pub fn run(args: Args) -> ExitCode {
+    match actix_web::rt::System::new().block_on(serve(args)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn serve(args: Args) -> Result<bool, KmsError> {
+    let mut signals = Signals::new().map_err(KmsError::Signals)?;
+    let server = client::Server::new(&args.module)?;
+    let recorder = match &args.history {
+        None => None,
+        Some(path) => {
+            Some(Recorder::create(path).map_err(|source| KmsError::History { path: path.clone(), source })?)
+        }
+    };
+    if args.record_keys {
+        log::warn!("the keys themselves are written to the history; whoever can read it has them");
+    }
+    let journal = Journal::new(recorder, args.record_keys);
+    let joins = args.join_from.is_some() || !args.join.is_empty();
+    journal.record(&Line::History(Header {
+        version: VERSION,
+        recording: Uuid::new_v4(),
+        kms: if joins { args.destination.clone() } else { args.source.clone() },
+        source: args.source.clone(),
+        destination: args.destination.clone(),
+        module: args.module.clone(),
+        t: now(),
+    }));
+    let sample_above = if args.record_keys { u64::MAX } else { args.sample_above };
+    let receiver =
+        Arc::new(Receiver::new(journal, trouble::Plan(args.trouble.clone()), args.key, sample_above));
+    let (http, http_handle, bound) = receiver::serve(Arc::clone(&receiver), args.listen)
+        .map_err(|source| KmsError::Listen { address: args.listen, source })?;
+    let http = actix_web::rt::spawn(http);
+    report::say(&format!("listening {bound}"));
+
+    let ids = tokio::select! {
+        ids = stream_ids(&args) => ids,
+        () = signals.next() => Err(io::Error::new(io::ErrorKind::Interrupted, "stopped by a signal before they came")),
+    };
+    let result = match ids {
+        Ok(ids) => Ok(receive(&args, server, receiver, ids, joins, signals).await),
+        Err(error) => Err(KmsError::Ids(error)),
+    };
+    if tokio::time::timeout(STOP_WITHIN, http_handle.stop(false)).await.is_err() {
+        log::warn!("the server did not stop within {} s", STOP_WITHIN.as_secs());
+    }
+    http.abort();
+    let (good, driver) = result?;
+    driver
+        .receiver
+        .journal
+        .finish(now())
+        .map_err(|source| KmsError::HistoryLost { path: args.history.clone().unwrap_or_default(), source })?;
+    Ok(good)
+}
+
+/// The ID of each stream; `None` where the module is to choose.
+async fn stream_ids(args: &Args) -> io::Result<Vec<Option<Uuid>>> {
+    let count = usize::try_from(args.streams).map_err(io::Error::other)?;
+    Ok(match &args.join_from {
+        Some(from) => handover::take(from, count, args.patience).await?.into_iter().map(Some).collect(),
+        None if args.open => vec![None; count],
+        None => args.join.iter().chain(&args.predefined).copied().map(Some).collect(),
+    })
+}
+
+/// Receives key until the user or the clock says stop, and closes the streams.
+async fn receive(
+    args: &Args,
+    server: client::Server,
+    receiver: Arc<Receiver>,
+    ids: Vec<Option<Uuid>>,
+    joins: bool,
+    mut signals: Signals,
+) -> (bool, Arc<Driver>) {
+    let (stop, stopped) = watch::channel(false);
+    let driver = Arc::new(Driver {
+        module: module::Module {
+            server,
+            source: args.source.clone(),
+            destination: args.destination.clone(),
+            qos: args.qos.clone(),
+            form: args.form,
+            deadline: args.call_deadline,
+        },
+        receiver,
+        seats: Seats::new(ids.len()),
+        ids_out: args.ids_out.clone(),
+        index: args.index,
+        patience: args.patience,
+        stop: stopped,
+    });
+    let mut streams = JoinSet::new();
+    for (number, id) in ids.into_iter().enumerate() {
+        let driver = Arc::clone(&driver);
+        streams.spawn(async move { driver.run(number, id, joins).await });
+    }
+    let mut report = Report::new(args.json);
+    let mut ticks = tokio::time::interval(REPORT_EVERY);
+    let mut good = true;
+    let mut receiving_since = None;
+    loop {
+        tokio::select! {
+            ended = streams.join_next() => match ended {
+                None => break,
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => {
+                    log::error!("{error}");
+                    good = false;
+                }
+                Some(Err(error)) => {
+                    log::error!("a stream ended early: {error}");
+                    good = false;
+                }
+            },
+            () = signals.next() => {
+                // Nobody listens only when all streams have ended.
+                let _ = stop.send(true);
+            }
+            _ = ticks.tick() => {
+                for slot in driver.seats.all().into_iter().filter_map(|seat| seat.slot) {
+                    slot.lock().write_duplicates(&driver.receiver.journal);
+                }
+                report.tick(&driver);
+                let totals = Totals::of(&driver);
+                if totals.receiving == totals.streams {
+                    let since = receiving_since.get_or_insert_with(Instant::now);
+                    if args.seconds.is_some_and(|seconds| since.elapsed() >= Duration::from_secs(seconds)) {
+                        let _ = stop.send(true);
+                    }
+                }
+            }
+        }
+    }
+    tokio::time::sleep(args.linger).await;
+    for slot in driver.seats.all().into_iter().filter_map(|seat| seat.slot) {
+        slot.lock().flush(&driver.receiver.journal);
+    }
+    report.end(&driver);
+    let totals = Totals::of(&driver);
+    if totals.with_key < totals.streams {
+        log::error!("{} of {} streams received no key", totals.streams - totals.with_key, totals.streams);
+    }
+    (good && totals.violations == 0 && totals.with_key == totals.streams, driver)
+}
+
+/// SIGTERM and Ctrl-C.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

@@ -1,0 +1,206 @@
+//! The KMS's own server: takes `key-material`.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::http::StatusCode;
+use actix_web::web::{self, Bytes, Data};
+use actix_web::{App, HttpResponse, HttpServer};
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::body;
+use super::journal::Journal;
+use super::stream::{KeyKind, Stream, Verdict};
+use super::trouble::{Kind, Plan, Trouble};
+use crate::history::now;
+use crate::history::record::Invariant;
+
+const PATH: &str = "/api/v1/qkd/etsi004/key-material";
+const ACCEPTED: &str = "{\"status\":0}";
+/// Largest request body: base64 of the largest chunk that the driver's user may ask for, and some.
+const LARGEST_BODY: usize = 8 << 20;
+/// How much later than asked an answer comes while the KMS is slow.
+const SLOWNESS: Duration = Duration::from_millis(20);
+
+/// What the server shares with the rest of the KMS.
+pub(super) struct Receiver {
+    pub(super) journal: Journal,
+    streams: RwLock<HashMap<Uuid, Arc<Slot>>>,
+    plan: Plan,
+    kind: KeyKind,
+    sample_above: u64,
+    first_chunk: OnceLock<Instant>,
+}
+
+/// A stream as its requests find it.
+pub(super) struct Slot {
+    stream: Mutex<Stream>,
+    suspended: Notify,
+}
+
+impl Slot {
+    /// Locks the stream. Its counts are good at any point where a panic could have poisoned it.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Stream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until a chunk has been refused on purpose, which suspends the stream.
+    pub(super) async fn suspended(&self) {
+        self.suspended.notified().await;
+    }
+}
+
+impl Receiver {
+    pub(super) fn new(journal: Journal, plan: Plan, kind: KeyKind, sample_above: u64) -> Self {
+        Self { journal, streams: RwLock::default(), plan, kind, sample_above, first_chunk: OnceLock::new() }
+    }
+
+    /// Makes a stream known; before that, its key is refused.
+    pub(super) fn expect(&self, id: Uuid, chunk_size: u32) -> Arc<Slot> {
+        let stream = Mutex::new(Stream::new(id, chunk_size, self.kind, self.sample_above));
+        let slot = Arc::new(Slot { stream, suspended: Notify::new() });
+        let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(streams.entry(id).or_insert(slot))
+    }
+
+    /// Time since the first chunk came; `None` before it.
+    pub(super) fn since_first_chunk(&self) -> Option<Duration> {
+        self.first_chunk.get().map(Instant::elapsed)
+    }
+
+    /// The trouble that the KMS is making just now.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
+        self.plan.at(self.since_first_chunk()?)
+    }
+
+    /// Judges one request that will be answered with `answer`.
+    fn take(&self, request: &[u8], answer: u16) -> Result<(), (u16, String)> {
+        let t = now();
+        let material = body::parse(request).map_err(|why| {
+            self.journal.violation(t, None, None, Invariant::Interface, why.clone());
+            (400, why)
+        })?;
+        let slot = {
+            let streams = self.streams.read().unwrap_or_else(PoisonError::into_inner);
+            streams.get(&material.stream).map(Arc::clone)
+        };
+        let Some(slot) = slot else {
+            let what = format!("key-material for the unknown stream {}", material.stream);
+            self.journal.violation(t, Some(material.stream), None, Invariant::Interface, what.clone());
+            return Err((404, what));
+        };
+        if material.status == 0 {
+            self.first_chunk.get_or_init(Instant::now);
+        }
+        if answer == Kind::Refuse.http() {
+            slot.suspended.notify_one();
+        }
+        match slot.lock().take(&material, answer, t, &self.journal) {
+            Verdict::Accept => Ok(()),
+            Verdict::Refuse(why) => Err((400, why)),
+        }
+    }
+}
+
+/// Starts the server on `address`; port 0 takes a free one. The server must be polled; the handle stops it.
+///
+/// # Errors
+/// The address cannot be bound.
+pub(super) fn serve(
+    receiver: Arc<Receiver>,
+    address: SocketAddr,
+) -> io::Result<(Server, ServerHandle, SocketAddr)> {
+    let data = Data::from(receiver);
+    let server = HttpServer::new(move || {
+        App::new()
+            .app_data(Data::clone(&data))
+            .app_data(web::PayloadConfig::new(LARGEST_BODY))
+            .service(web::resource(PATH).route(web::post().to(key_material)))
+    })
+    // One worker keeps the requests of all connections in the order in which they were read.
+    .workers(1)
+    .disable_signals()
+    .shutdown_timeout(1)
+    .bind(address)?;
+    let bound = server.addrs().first().copied().ok_or_else(|| io::Error::other("no address was bound"))?;
+    let server = server.run();
+    let handle = server.handle();
+    Ok((server, handle, bound))
+}
+
+async fn key_material(request: Bytes, receiver: Data<Receiver>) -> HttpResponse {
+    let trouble = receiver.trouble();
+    let answer = trouble.map_or(201, |trouble| trouble.kind.http());
+    if let Err((status, why)) = receiver.take(&request, answer) {
+        drop(request);
+        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+        return HttpResponse::build(status).json(serde_json::json!({ "status": 3, "detail": why }));
+    }
+    match trouble {
+        None => accepted(),
+        Some(trouble) => make_trouble(&receiver, trouble).await,
+    }
+}
+
+fn accepted() -> HttpResponse {
+    HttpResponse::Created().content_type("application/json").body(ACCEPTED)
+}
+
+async fn make_trouble(receiver: &Receiver, trouble: Trouble) -> HttpResponse {
+    match trouble.kind {
+        Kind::Unavailable => {
+            HttpResponse::ServiceUnavailable().content_type("application/json").body("{\"status\":6}")
+        }
+        Kind::TooMany => HttpResponse::TooManyRequests()
+            .insert_header(("Retry-After", "1"))
+            .content_type("application/json")
+            .body("{\"status\":6}"),
+        Kind::Refuse => HttpResponse::BadRequest().content_type("application/json").body("{\"status\":3}"),
+        Kind::Hang => {
+            let over = trouble.at + trouble.lasts;
+            let left = over.saturating_sub(receiver.since_first_chunk().unwrap_or_default());
+            tokio::time::sleep(left).await;
+            accepted()
+        }
+        Kind::CloseMidAnswer => {
+            HttpResponse::Created().content_type("application/json").body(HalfBody::default())
+        }
+        Kind::Garbage => HttpResponse::Created().body(Bytes::from_static(b"\0<garbage>{{{\xff")),
+        Kind::Slow => {
+            tokio::time::sleep(SLOWNESS).await;
+            accepted()
+        }
+    }
+}
+
+/// A body that breaks off after half of what was announced, which closes the connection.
+#[derive(Default)]
+struct HalfBody {
+    sent: bool,
+}
+
+impl MessageBody for HalfBody {
+    type Error = io::Error;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(ACCEPTED.len() as u64)
+    }
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<Bytes, io::Error>>> {
+        if self.sent {
+            return std::task::Poll::Ready(Some(Err(io::Error::other("broken off on purpose"))));
+        }
+        self.sent = true;
+        let (half, _) = ACCEPTED.split_at(ACCEPTED.len() / 2);
+        std::task::Poll::Ready(Some(Ok(Bytes::from_static(half.as_bytes()))))
+    }
+}

@@ -330,3 +330,6 @@ fn content_length(value: &[u8]) -> Result<usize, AnswerError> {
     }
     length.ok_or(AnswerError::ContentLength)
 }
+
+#[cfg(test)]
+mod tests;

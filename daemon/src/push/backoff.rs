@@ -114,7 +114,7 @@ mod tests {
         assert_eq!(wait("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::from_secs(90)));
         assert_eq!(wait("Sunday, 06-Nov-94 08:49:37 GMT"), Some(Duration::from_secs(90)));
         assert_eq!(wait("Sun Nov  6 08:49:37 1994"), Some(Duration::from_secs(90)));
-        assert_eq!(wait("Sun, 06 Nov 1993 08:49:37 GMT"), Some(Duration::ZERO), "a date gone by");
+        assert_eq!(wait("Sat, 06 Nov 1993 08:49:37 GMT"), Some(Duration::ZERO), "a date gone by");
         for nonsense in ["", "-1", "1.5", "soon", "\u{fc}"] {
             assert_eq!(wait(nonsense), None, "{nonsense}");
         }

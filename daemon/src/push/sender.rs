@@ -106,11 +106,14 @@ impl Sender {
     pub(super) fn command(&mut self, command: Command) {
         match command {
             Command::Deliver(delivery) => {
+                let end = delivery.first + u64::from(delivery.count);
+                let discarded_to = self.flight.discarded_to();
+                let unsent = discarded_to.min(end).saturating_sub(delivery.first);
                 let empty = self.queue.push(delivery);
                 self.extents_gone(empty);
-                // What was discarded in advance.
-                if self.flight.discarded_to() > 0 {
-                    self.discard(self.flight.discarded_to());
+                // What was discarded before it came.
+                if unsent > 0 {
+                    self.wipe_discarded(discarded_to, unsent);
                 }
             }
             Command::Discard(up_to) => self.discard(up_to),
@@ -132,7 +135,11 @@ impl Sender {
 
     fn discard(&mut self, up_to: u64) {
         let unsent = self.flight.discard(up_to, &self.queue);
-        // Requests on their way are written out already; their key is not needed again.
+        self.wipe_discarded(up_to, unsent);
+    }
+
+    /// Also the key of requests on their way: they are written out already, and will not be sent again.
+    fn wipe_discarded(&mut self, up_to: u64, unsent: u64) {
         let ended = self.queue.wipe_below(up_to);
         self.extents_gone(ended);
         if unsent > 0 {
@@ -167,12 +174,11 @@ impl Sender {
         !matches!(self.next(now), Next::Nothing)
     }
 
-    /// When something has to be done though nothing happens.
+    /// When something other than reports has to be done though nothing happens.
     pub(super) fn due(&self, now: Instant) -> Option<Instant> {
-        let answer = self.answer_due();
         let waits = !self.notices.is_empty() || (!self.suspended && self.flight.next(&self.queue).is_some());
-        let retry = self.retry_at.filter(|_| waits && self.setback.is_none() && self.flight.requests() == 0);
-        [answer, retry, self.outbox.due(now)].into_iter().flatten().min()
+        let retry = self.retry_at.filter(|at| waits && *at > now);
+        [self.answer_due(), retry].into_iter().flatten().min()
     }
 
     /// When the oldest request on its way must have been answered.

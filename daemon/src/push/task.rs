@@ -205,12 +205,9 @@ impl Task {
     /// The timer is set earlier at once, and later only when it rings: in the steady state it is left alone.
     fn arm_timer(&mut self, now: Instant) {
         let ending = self.ending.as_ref().map(|ending| ending.deadline);
-        let mut due = self.sender.due(now);
-        if self.reports_full {
-            // The channel wakes the task.
-            due = due.filter(|due| *due > now).or(self.sender.answer_due());
-        }
-        let due = [due, ending].into_iter().flatten().min().unwrap_or(now + IDLE);
+        // For room in the queue of reports the queue itself wakes the task.
+        let report = self.sender.outbox.due(now).filter(|_| !self.reports_full);
+        let due = [self.sender.due(now), report, ending].into_iter().flatten().min().unwrap_or(now + IDLE);
         if due < self.timer.deadline() || self.timer.is_elapsed() {
             self.timer.as_mut().reset(due);
         }

@@ -75,8 +75,9 @@ impl Window {
 
     /// The KMS failed or closed with `requests` on their way.
     pub(super) fn setback(&mut self, requests: usize) {
-        if requests > 1 {
-            self.limit = (requests / 2).clamp(1, self.limit);
+        // A width that has long done well is not to blame.
+        if requests > 1 && self.accepted < self.width * 2 {
+            self.limit = (self.width / 2).max(1);
             if self.in_peace < self.patience.saturating_mul(4) {
                 self.patience = (self.patience * 2).min(GREATEST_PATIENCE);
             } else {
@@ -149,6 +150,17 @@ mod tests {
         assert_eq!(window.width(), 128);
         accept(&mut window, 5_000);
         assert_eq!(window.width(), 256);
+    }
+
+    #[test]
+    fn a_kms_that_closes_every_thousand_requests_keeps_its_width() {
+        let mut window = Window::new(256, 90_000);
+        for _ in 0..50 {
+            accept(&mut window, 1000);
+            assert_eq!(window.width(), 256);
+            window.setback(200);
+            assert_eq!(window.width(), 1);
+        }
     }
 
     #[test]

@@ -10,3 +10,4 @@ pub mod kms;
 pub mod link;
 pub mod pair;
 pub mod plan;
+pub mod server;

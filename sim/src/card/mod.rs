@@ -22,6 +22,7 @@ use qkd_contract::registers as reg;
 use qkd_contract::state::{Fault, LinkState, State};
 
 pub use block::{Block, KeyOctets, Name};
+pub(crate) use bus::low32;
 pub use bus::{Bus, DmaRefused};
 pub use identity::{BadIdentity, Identity};
 pub use memory::{NonVolatile, Remembered, WhileRunning};

@@ -1,12 +1,23 @@
-//! Two cards on two sockets.
+//! `qkd-sim pair`: two cards, the ends of one link, on two vfio-user sockets.
+
+mod options;
+mod run;
+mod state_file;
+mod status;
+#[cfg(test)]
+mod tests;
 
 use std::process::ExitCode;
 
-/// Arguments of the subcommand.
-#[derive(Debug, clap::Args)]
-pub struct Args {}
+pub use options::{Args, KeyKind};
 
-/// Runs the subcommand.
-pub fn run(_: Args) -> ExitCode {
-    ExitCode::FAILURE
+/// Runs the subcommand until SIGTERM or SIGINT.
+pub fn run(args: Args) -> ExitCode {
+    match run::serve(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::FAILURE
+        }
+    }
 }

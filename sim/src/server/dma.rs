@@ -1,0 +1,178 @@
+//! The client's memory by I/O virtual address.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Weak};
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+
+use super::shared::SharedMemory;
+use crate::card::DmaRefused;
+
+/// Mappings that a client may have; what vfio-user clients assume when a server names no number.
+const MAPPINGS_MAX: usize = 65_535;
+/// Granularity of mappings.
+const PAGE: u64 = 4096;
+
+/// The card may read from the mapping.
+pub(crate) const READABLE: u32 = 1 << 0;
+/// The card may write to the mapping.
+pub(crate) const WRITABLE: u32 = 1 << 1;
+
+#[derive(Debug)]
+struct Mapping {
+    bytes: u64,
+    flags: u32,
+    /// The memory and the offset in it; nothing when the client passed no descriptor. DMA there is refused: this
+    /// server does not use the messages that would ask the client for the octets.
+    memory: Option<(Arc<SharedMemory>, u64)>,
+}
+
+/// All mappings of a client.
+#[derive(Debug, Default)]
+pub(crate) struct DmaTable {
+    mappings: BTreeMap<u64, Mapping>,
+    /// Each file is mapped once, whole, however many mappings lie in it. Keyed by device and inode.
+    files: BTreeMap<(u64, u64), Weak<SharedMemory>>,
+}
+
+impl DmaTable {
+    /// Makes `bytes` at `iova` reachable.
+    ///
+    /// # Errors
+    /// `EINVAL` for an empty, unaligned or wrapping range or one that its file does not have, `EEXIST` when it
+    /// overlaps another, `ENOSPC` when there are too many, or what sealing and mapping the descriptor say.
+    pub(crate) fn map(
+        &mut self,
+        iova: u64,
+        bytes: u64,
+        flags: u32,
+        file: Option<(OwnedFd, u64)>,
+    ) -> Result<(), Errno> {
+        let end = iova.checked_add(bytes).ok_or(Errno::EINVAL)?;
+        if bytes == 0 || !iova.is_multiple_of(PAGE) || !bytes.is_multiple_of(PAGE) {
+            return Err(Errno::EINVAL);
+        }
+        let before = self.mappings.range(..end).next_back();
+        if before.is_some_and(|(&start, mapping)| start + mapping.bytes > iova) {
+            return Err(Errno::EEXIST);
+        }
+        if self.mappings.len() >= MAPPINGS_MAX {
+            return Err(Errno::ENOSPC);
+        }
+        let memory = match file {
+            Some((descriptor, offset)) => {
+                let last = offset.checked_add(bytes).ok_or(Errno::EINVAL)?;
+                Some((self.file(descriptor, last)?, offset))
+            }
+            None => None,
+        };
+        self.mappings.insert(iova, Mapping { bytes, flags, memory });
+        Ok(())
+    }
+
+    /// The mapping of a whole file of at least `bytes`, made anew only when there is none yet or it is too short.
+    fn file(&mut self, descriptor: OwnedFd, bytes: u64) -> Result<Arc<SharedMemory>, Errno> {
+        let stat = fstat(&descriptor)?;
+        let key = (stat.st_dev, stat.st_ino);
+        let known = self.files.get(&key).and_then(Weak::upgrade).filter(|known| known.len() >= bytes);
+        if let Some(known) = known {
+            return Ok(known);
+        }
+        let memory = SharedMemory::of_client(descriptor)
+            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(nix::libc::EINVAL)))?;
+        if memory.len() < bytes {
+            return Err(Errno::EINVAL);
+        }
+        let memory = Arc::new(memory);
+        self.files.retain(|_, known| known.strong_count() > 0);
+        self.files.insert(key, Arc::downgrade(&memory));
+        Ok(memory)
+    }
+
+    /// Takes back all mappings within `bytes` at `iova`.
+    ///
+    /// # Errors
+    /// `EINVAL` when the range wraps or would cut a mapping in two, `ENOENT` when nothing lies in it.
+    pub(crate) fn unmap(&mut self, iova: u64, bytes: u64) -> Result<(), Errno> {
+        let end = iova.checked_add(bytes).ok_or(Errno::EINVAL)?;
+        let overlapping = |(start, mapping): (&u64, &Mapping)| (*start, start + mapping.bytes);
+        let ends_inside = self.mappings.range(..end).next_back().map(overlapping);
+        let starts_before = self.mappings.range(..iova).next_back().map(overlapping);
+        if ends_inside.is_some_and(|(_, last)| last > end)
+            || starts_before.is_some_and(|(_, last)| last > iova)
+        {
+            return Err(Errno::EINVAL);
+        }
+        let inside: Vec<u64> = self.mappings.range(iova..end).map(|(&start, _)| start).collect();
+        if inside.is_empty() {
+            return Err(Errno::ENOENT);
+        }
+        for start in inside {
+            self.mappings.remove(&start);
+        }
+        Ok(())
+    }
+
+    /// Takes back everything.
+    pub(crate) fn clear(&mut self) {
+        self.mappings.clear();
+        self.files.clear();
+    }
+
+    /// The pieces of memory behind a range, in order; refused unless all of it is mapped with the permission.
+    fn pieces(&self, iova: u64, length: usize, flag: u32) -> Result<Vec<Piece<'_>>, DmaRefused> {
+        let refused = DmaRefused { iova, length: length as u64 };
+        let mut pieces = Vec::new();
+        let (mut at, mut rest) = (iova, length);
+        while rest > 0 {
+            let (&start, mapping) = self.mappings.range(..=at).next_back().ok_or(refused)?;
+            let inside = at - start;
+            let (memory, offset) = mapping.memory.as_ref().ok_or(refused)?;
+            if inside >= mapping.bytes || mapping.flags & flag == 0 {
+                return Err(refused);
+            }
+            let length = usize::try_from(mapping.bytes - inside).unwrap_or(usize::MAX).min(rest);
+            pieces.push(Piece { memory, offset: offset + inside, length });
+            rest -= length;
+            at = at.checked_add(length as u64).ok_or(refused)?;
+        }
+        Ok(pieces)
+    }
+
+    pub(crate) fn read(&self, iova: u64, mut into: &mut [u8]) -> Result<(), DmaRefused> {
+        let refused = DmaRefused { iova, length: into.len() as u64 };
+        for piece in self.pieces(iova, into.len(), READABLE)? {
+            let (now, later) = into.split_at_mut(piece.length);
+            piece.memory.read(piece.offset, now).ok_or(refused)?;
+            into = later;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write(&self, iova: u64, mut from: &[u8]) -> Result<(), DmaRefused> {
+        let refused = DmaRefused { iova, length: from.len() as u64 };
+        for piece in self.pieces(iova, from.len(), WRITABLE)? {
+            let (now, later) = from.split_at(piece.length);
+            piece.memory.write(piece.offset, now).ok_or(refused)?;
+            from = later;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn write_u64(&self, iova: u64, value: u64) -> Result<(), DmaRefused> {
+        let refused = DmaRefused { iova, length: 8 };
+        match self.pieces(iova, 8, WRITABLE)?.as_slice() {
+            [piece] => piece.memory.store64(piece.offset, value).ok_or(refused),
+            _ => Err(refused),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Piece<'a> {
+    memory: &'a SharedMemory,
+    offset: u64,
+    length: usize,
+}

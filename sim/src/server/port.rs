@@ -1,0 +1,240 @@
+//! Where a client's thread and the cards' thread meet: BAR 0, configuration space, DMA table, interrupts.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use qkd_contract::limits::FUNCTION_RESET_MS;
+use qkd_contract::pci::{MSIX_BAR_BYTES, MSIX_PBA_OFFSET, REGISTER_BAR_BYTES, VECTORS};
+
+use super::config_space::{ConfigSpace, Effect};
+use super::dma::DmaTable;
+use super::shared::SharedMemory;
+use crate::card::{Bus, Card, DmaRefused};
+
+/// One card's connection to its host.
+#[derive(Debug)]
+pub(crate) struct Port {
+    /// BAR 0, shared with the client; the card's thread polls it.
+    pub(crate) registers: SharedMemory,
+    inner: Mutex<PortInner>,
+    reset_done: Condvar,
+}
+
+/// What both threads change, under one lock.
+#[derive(Debug)]
+pub(crate) struct PortInner {
+    pub(crate) config: ConfigSpace,
+    pub(crate) dma: DmaTable,
+    pub(crate) vectors: [Option<OwnedFd>; VECTORS as usize],
+    /// VFIO's error interrupt: raised when the card is gone.
+    pub(crate) error: Option<OwnedFd>,
+    /// VFIO's request interrupt: raised when the pair ends.
+    pub(crate) request: Option<OwnedFd>,
+    /// The MSI-X table, plain memory: clients set their vectors by message.
+    msix: Box<[u8]>,
+    resets_asked: u64,
+    resets_done: u64,
+    connected: bool,
+    gone: bool,
+}
+
+impl Port {
+    pub(crate) fn new(device_id: u16, serial: u64) -> io::Result<Self> {
+        Ok(Self {
+            registers: SharedMemory::create("qkd-registers", REGISTER_BAR_BYTES)?,
+            inner: Mutex::new(PortInner {
+                config: ConfigSpace::new(device_id, serial),
+                dma: DmaTable::default(),
+                vectors: [const { None }; VECTORS as usize],
+                error: None,
+                request: None,
+                msix: vec![0; usize::try_from(MSIX_BAR_BYTES).unwrap_or(0)].into_boxed_slice(),
+                resets_asked: 0,
+                resets_done: 0,
+                connected: false,
+                gone: false,
+            }),
+            reset_done: Condvar::new(),
+        })
+    }
+
+    /// A thread that panicked leaves nothing half done that matters here: every change is a single step.
+    pub(crate) fn lock(&self) -> MutexGuard<'_, PortInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A client has come.
+    pub(crate) fn client_came(&self) {
+        self.lock().connected = true;
+    }
+
+    /// The client has left: nothing of its memory is touched any more, and the function is reset.
+    pub(crate) fn client_left(&self) -> bool {
+        {
+            let mut inner = self.lock();
+            inner.connected = false;
+            inner.dma.clear();
+            inner.vectors = [const { None }; VECTORS as usize];
+            inner.error = None;
+            inner.request = None;
+            inner.msix.fill(0);
+        }
+        self.function_reset()
+    }
+
+    /// Resets the function and waits, for at most the contract's time, until the card has done its part. DMA is
+    /// off as soon as this is called. False when the card did not answer.
+    pub(crate) fn function_reset(&self) -> bool {
+        let mut inner = self.lock();
+        inner.config.reset();
+        inner.resets_asked += 1;
+        let asked = inner.resets_asked;
+        let longest = Duration::from_millis(FUNCTION_RESET_MS);
+        let waiting = self.reset_done.wait_timeout_while(inner, longest, |inner| inner.resets_done < asked);
+        let (inner, _) = waiting.unwrap_or_else(PoisonError::into_inner);
+        inner.resets_done >= asked
+    }
+
+    /// Writes configuration space and does what that sets off. `None` outside it.
+    pub(crate) fn write_config(&self, offset: usize, data: &[u8]) -> Option<()> {
+        let effect = self.lock().config.write(offset, data)?;
+        if effect == Effect::FunctionReset {
+            self.function_reset();
+        }
+        Some(())
+    }
+
+    /// Lets the card do what is due. Tells whether it was busy and whether anybody is connected.
+    pub(crate) fn step(&self, card: &mut Card, now: u64) -> Stepped {
+        let mut bus = PortBus { registers: &self.registers, inner: self.lock(), now };
+        if bus.inner.resets_done < bus.inner.resets_asked {
+            card.function_reset(&mut bus);
+            bus.inner.resets_done = bus.inner.resets_asked;
+            self.reset_done.notify_all();
+        }
+        // In D3hot the card issues neither DMA nor interrupts and its registers cannot be reached (PCI-8).
+        let asleep = bus.inner.config.is_asleep();
+        let busy = !asleep && card.step(&mut bus) == crate::card::Activity::Busy;
+        bus.inner.config.set_device_id(card.identity().device_id);
+        let was_gone = std::mem::replace(&mut bus.inner.gone, card.is_gone());
+        if card.is_gone() && !was_gone {
+            bus.inner.signal_error();
+        }
+        Stepped { busy, connected: bus.inner.connected }
+    }
+
+    /// Tells the client that the card is about to be taken away.
+    pub(crate) fn request_release(&self) {
+        signal(self.lock().request.as_ref());
+    }
+}
+
+/// What a step found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stepped {
+    pub(crate) busy: bool,
+    pub(crate) connected: bool,
+}
+
+impl PortInner {
+    pub(crate) fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    fn signal_error(&self) {
+        signal(self.error.as_ref());
+    }
+
+    /// Copies out of the MSI-X BAR; `None` when the range does not lie within it.
+    pub(crate) fn read_msix(&self, offset: usize, count: usize) -> Option<&[u8]> {
+        self.msix.get(offset..offset.checked_add(count)?)
+    }
+
+    /// Writes the MSI-X table; the pending bits and what follows them stay 0. `None` outside the BAR.
+    pub(crate) fn write_msix(&mut self, offset: usize, data: &[u8]) -> Option<()> {
+        let end = offset.checked_add(data.len())?;
+        self.msix.get(offset..end)?;
+        let table = usize::try_from(MSIX_PBA_OFFSET).ok()?;
+        for (place, &octet) in (offset..).zip(data).filter(|(place, _)| *place < table) {
+            if let Some(kept) = self.msix.get_mut(place) {
+                *kept = octet;
+            }
+        }
+        Some(())
+    }
+
+    /// Raises a vector that the client asked to have raised.
+    pub(crate) fn raise(&self, vector: u32) {
+        signal(self.vectors.get(vector as usize).and_then(Option::as_ref));
+    }
+}
+
+/// Adds one to an eventfd. One that is full already tells the same; it is never waited for.
+pub(crate) fn signal(event: Option<&OwnedFd>) {
+    let Some(event) = event else { return };
+    let mut ready = [PollFd::new(event.as_fd(), PollFlags::POLLOUT)];
+    if poll(&mut ready, PollTimeout::ZERO) == Ok(1)
+        && let Err(error) = nix::unistd::write(event, &1_u64.to_ne_bytes())
+    {
+        log::debug!("an eventfd takes no signal: {error}");
+    }
+}
+
+/// The bus of a card that is behind a socket.
+struct PortBus<'a> {
+    registers: &'a SharedMemory,
+    inner: MutexGuard<'a, PortInner>,
+    now: u64,
+}
+
+impl PortBus<'_> {
+    fn mastered(&self, iova: u64, length: usize) -> Result<(), DmaRefused> {
+        if self.inner.config.bus_master() { Ok(()) } else { Err(DmaRefused { iova, length: length as u64 }) }
+    }
+}
+
+impl Bus for PortBus<'_> {
+    fn read32(&self, offset: u32) -> u32 {
+        self.registers.load32(offset.into()).unwrap_or(0)
+    }
+
+    fn read64(&self, offset: u32) -> u64 {
+        self.registers.load64(offset.into()).unwrap_or(0)
+    }
+
+    fn write32(&mut self, offset: u32, value: u32) {
+        self.registers.store32(offset.into(), value);
+    }
+
+    fn write64(&mut self, offset: u32, value: u64) {
+        self.registers.store64(offset.into(), value);
+    }
+
+    fn dma_read(&mut self, iova: u64, into: &mut [u8]) -> Result<(), DmaRefused> {
+        self.mastered(iova, into.len())?;
+        self.inner.dma.read(iova, into)
+    }
+
+    fn dma_write(&mut self, iova: u64, from: &[u8]) -> Result<(), DmaRefused> {
+        self.mastered(iova, from.len())?;
+        self.inner.dma.write(iova, from)
+    }
+
+    fn dma_write_u64(&mut self, iova: u64, value: u64) -> Result<(), DmaRefused> {
+        self.mastered(iova, 8)?;
+        self.inner.dma.write_u64(iova, value)
+    }
+
+    fn raise(&mut self, vector: u32) {
+        if self.inner.config.bus_master() {
+            self.inner.raise(vector);
+        }
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+}

@@ -4,11 +4,15 @@ use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
-use actix_web::{App, HttpServer, web};
+use actix_http::{HttpService, Protocol};
+use actix_service::{ServiceFactoryExt, fn_service, map_config};
+use actix_web::dev::{AppConfig, Server, ServerHandle};
+use actix_web::rt::net::TcpStream;
+use actix_web::{App, web};
 use nix::sys::socket::{Backlog, listen};
 
-use super::{connection, routes};
+use super::connection::Connection;
+use super::routes;
 use crate::calls::CallPort;
 use crate::config::{Api, Config};
 
@@ -96,21 +100,36 @@ pub fn serve(
     });
     // An idle connection is closed by keep_alive, one with half a request by this.
     let most_quiet = millis(api.keep_alive_ms) + millis(api.head_deadline_ms);
-    let server = HttpServer::new(move || {
-        App::new().app_data(service.clone()).default_service(web::to(routes::answer))
-    })
-    .workers(number(api.workers))
-    .max_connections(number(api.most_connections.div_ceil(api.workers)))
-    .client_request_timeout(millis(api.head_deadline_ms))
-    .client_disconnect_timeout(CLOSING)
-    .keep_alive(millis(api.keep_alive_ms))
-    .tcp_nodelay(true)
-    .on_connect(move |io, data| connection::watch(io, data, most_quiet))
-    .shutdown_timeout(STOPPING_S)
-    .disable_signals()
-    .listen(listener)
-    .map_err(refused)?
-    .run();
+    let builder = Server::build()
+        .workers(number(api.workers))
+        .max_concurrent_connections(number(api.most_connections.div_ceil(api.workers)))
+        .shutdown_timeout(STOPPING_S)
+        .disable_signals();
+    let stopping = builder.graceful_shutdown_signal();
+    let connections = move || {
+        let app = App::new().app_data(service.clone()).default_service(web::to(routes::answer));
+        let stopping = stopping.clone();
+        let http = HttpService::build()
+            .client_request_timeout(millis(api.head_deadline_ms))
+            .client_disconnect_timeout(CLOSING)
+            .keep_alive(millis(api.keep_alive_ms))
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .on_connect_ext(|connection: &Connection, data| {
+                data.insert(connection.activity());
+            })
+            .finish(map_config(app, |()| AppConfig::default()));
+        fn_service(move |stream: TcpStream| async move {
+            // Only delays answers where it cannot be set.
+            let _ = stream.set_nodelay(true);
+            let client = stream.peer_addr().ok();
+            Ok((Connection::new(stream, most_quiet), Protocol::Http1, client))
+        })
+        .and_then(http)
+    };
+    let server = builder.listen("api", listener, connections).map_err(refused)?.run();
     let handle = server.handle();
     Ok((server, handle))
 }

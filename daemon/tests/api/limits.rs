@@ -87,8 +87,13 @@ fn a_client_that_reads_no_answers_is_let_go() {
 #[test]
 fn a_flood_of_headers_is_refused() {
     let module = Module::willing(Profile::OpenApi);
-    for (flood, http) in [("X: y\r\n".repeat(1_000), 431), (format!("X: {}\r\n", "y".repeat(1_000_000)), 431)]
-    {
+    for (flood, http) in [
+        ("X: y\r\n".repeat(1_000), 431),
+        (format!("X: {}\r\n", "y ".repeat(500_000)), 431),
+        // The HTTP parser panics on a name beyond 65 535 octets.
+        (format!("{}: y\r\n", "X".repeat(65_536)), 400),
+        (format!("{}: y\r\n", "X".repeat(100_000)), 400),
+    ] {
         let mut client = module.connect();
         client.send_what_is_taken(format!("POST {OPEN} HTTP/1.1\r\nHost: m\r\n{flood}\r\n"));
         assert_eq!(client.answer().http, http, "{}", flood.len());

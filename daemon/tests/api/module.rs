@@ -122,7 +122,7 @@ impl Drop for Module {
 pub(crate) fn yes(call: &Call) -> Reaction {
     Reaction::Answer(match call {
         Call::Open(open) => Answer::Opened {
-            stream: open.stream.unwrap_or_else(|| chosen()),
+            stream: open.stream.unwrap_or_else(chosen),
             source: open.source.clone(),
             destination: open.destination.clone(),
             qos: qos(),

@@ -129,7 +129,7 @@ fn connections_beyond_the_limit_are_served_when_others_end() {
     settings.api.most_connections = 2;
     settings.api.head_deadline_ms = 2_000;
     let module = Module::start(settings, yes);
-    let _silent: Vec<_> = (0..8).map(|_| module.connect()).collect();
+    let _silent: Vec<_> = (0..4).map(|_| module.connect()).collect();
     assert_eq!(module.connect().ask("POST", OPEN, OPEN_BODY).http, 201);
 }
 

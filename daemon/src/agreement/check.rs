@@ -10,7 +10,7 @@ pub const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// Most log entries in a message.
 pub(crate) const ENTRIES_MAX: usize = 256;
 /// Most extents in an entry.
-pub(crate) const EXTENTS_MAX: usize = 64;
+pub(crate) const EXTENTS_MAX: usize = 4_096;
 /// Most extents in all entries of a message.
 pub(crate) const EXTENTS_IN_MESSAGE_MAX: usize = 4_096;
 /// Most ranges of blocks in a report.

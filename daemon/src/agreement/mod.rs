@@ -9,16 +9,34 @@
 //! how far it is, which blocks it holds and how its streams stand. The follower delivers a grant once it has applied it
 //! durably, the leader once the follower has. Octets below the [`Mark`] are used up for good, whatever became of them.
 
+mod apply;
+mod calls;
 mod check;
 mod core;
+mod delivery;
 mod durable;
 mod entry;
+mod epoch;
 mod event;
+mod follower;
+mod grants;
+mod holdings;
+mod leader;
+mod limiter;
 mod message;
 mod names;
+mod peer;
+mod qos;
+mod ranges;
 mod record;
+mod register;
+mod scheduler;
 mod settings;
 mod status;
+mod stream;
+mod supply;
+mod timers;
+mod trouble;
 
 pub use self::core::Core;
 pub use check::{MESSAGE_BYTES_MAX, PeerFault};

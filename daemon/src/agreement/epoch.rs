@@ -1,0 +1,255 @@
+//! Beginnings: of the core, and of epochs.
+//!
+//! An epoch ends where the two ledgers no longer tell the same story: one is fresh, stale or of another pair, or the
+//! hashes differ. All streams end, their IDs stay forbidden, and everything that the cards are known to have announced is
+//! burnt: whatever was granted before was in the vaults of both ends, so its blocks had been announced by both cards. What
+//! was announced before this run is covered by [`CardFacts::newest`](super::settings::CardFacts), what came since by the
+//! core's own record of it.
+
+use super::core::Core;
+use super::entry::{Decision, Digest};
+use super::event::{Action, Level, Now, Output, StopHow};
+use super::message::Hello;
+use super::names::Mark;
+use super::record::{Pair, Record, Stamp};
+use super::settings::Role;
+use super::stream::{Live, OpenGrant, Stopping};
+use super::timers::Timer;
+use crate::interface::{KeyStreamId, Status};
+
+impl Core {
+    pub(super) fn start(&mut self, now: Now, out: &mut Output) {
+        let card = self.settings.card;
+        let pair = Pair { role: self.settings.role, card: card.serial, peer_card: card.peer_serial };
+        let same_pair = self.durable.pair == Some(pair);
+        let same_cards =
+            self.durable.pair.is_none_or(|p| p.card == pair.card && p.peer_card == pair.peer_card);
+        let stale = card.cell > self.durable.write_number;
+        let why = if self.durable.pair.is_none() {
+            Some("starts without a ledger")
+        } else if stale {
+            Some("has a ledger that is older than what the card has seen")
+        } else if !same_pair {
+            Some("has a ledger of another pair of cards or of another role")
+        } else {
+            None
+        };
+        if stale {
+            self.write(Record::WriteNumber(card.cell), out);
+        }
+        if !same_pair {
+            self.write(Record::Pair(pair), out);
+        }
+        if !same_cards {
+            // Names are qualified by both cards' serials: marks of another pair say nothing.
+            self.holdings.restart_at(Mark::ZERO);
+        }
+        if let Some(why) = why {
+            out.say(
+                Level::Warn,
+                format!(
+                    "module {} {why}: everything that card {} still holds, up to mark {}, is burnt, and a new epoch begins",
+                    self.settings.module,
+                    card.serial,
+                    self.holdings.above_all()
+                ),
+            );
+        }
+        match self.settings.role {
+            Role::Leader if why.is_some() || self.durable.epoch == 0 => {
+                // The follower knows older epochs only; wall time is above them without asking it. Where it is not, the
+                // handshake finds out.
+                let epoch = self.durable.epoch.saturating_add(1).max(now.wall_ms);
+                self.begin_epoch(now, epoch, out);
+            }
+            Role::Follower if why.is_some() => self.clear_epoch(0, Digest::NONE, out),
+            Role::Leader | Role::Follower => self.resume(now, out),
+        }
+    }
+
+    /// Goes on with the streams of the ledger.
+    fn resume(&mut self, now: Now, out: &mut Output) {
+        let mut ids: Vec<KeyStreamId> = self.durable.streams.keys().copied().collect();
+        ids.sort_unstable();
+        for id in &ids {
+            self.resume_stream(now, *id, out);
+        }
+        let mut grants = Vec::new();
+        let mut settled = Vec::new();
+        for (number, logged) in &self.durable.log {
+            let owed = match &logged.entry.decision {
+                Decision::Grant(grant) => self
+                    .durable
+                    .streams
+                    .get(&grant.stream)
+                    .filter(|s| !s.closed && s.position < grant.end())
+                    .map(|s| (grant, s.qos.ttl)),
+                _ => None,
+            };
+            match owed {
+                Some((grant, ttl)) => grants.push((
+                    grant.stream,
+                    OpenGrant {
+                        number: *number,
+                        first: grant.first,
+                        end: grant.end(),
+                        expires_ms: self.expires(&logged.stamp, ttl, now),
+                    },
+                    grant.extents.iter().map(|e| e.block).collect::<Vec<_>>(),
+                )),
+                None => settled.push(*number),
+            }
+        }
+        for (stream, grant, blocks) in grants {
+            self.holdings.owe(blocks.into_iter());
+            if let Some(live) = self.streams.get_mut(&stream) {
+                let end = live.grants.back().map_or(live.position, |before| before.end);
+                live.skipped(end, grant.first);
+                live.granted(grant);
+            }
+            self.arm_expiry(stream);
+        }
+        for id in ids {
+            let next = self.durable.streams.get(&id).map_or(0, |s| s.next);
+            if let Some(live) = self.streams.get_mut(&id) {
+                let end = live.grants.back().map_or(live.position, |before| before.end);
+                live.skipped(end, next);
+            }
+        }
+        for number in settled {
+            self.entry_settled(number, out);
+        }
+        if self.leads() {
+            for (_, logged) in self.durable.log.range(self.durable.peer_applied.saturating_add(1)..) {
+                if let Decision::Grant(grant) = &logged.entry.decision {
+                    self.leading.unapplied.bytes += grant.bytes();
+                    self.leading.unapplied.blocks += grant.extents.len() as u64;
+                }
+            }
+            self.reserve();
+        }
+        out.say(
+            Level::Info,
+            format!(
+                "goes on in epoch {} at entry {} with {} key streams",
+                self.durable.epoch,
+                self.durable.last,
+                self.streams.len()
+            ),
+        );
+    }
+
+    fn resume_stream(&mut self, now: Now, id: KeyStreamId, out: &mut Output) {
+        let Some(state) = self.durable.streams.get(&id) else { return };
+        let mut live = Live::new(&state.qos, state.position, now.boot_ms);
+        if state.closed {
+            live.stopping = Stopping::Done;
+        }
+        self.streams.insert(id, live);
+        self.begin_pushing(id, out);
+        self.watch_stream(now, id);
+    }
+
+    /// Boot time at which key committed at `stamp` is to be erased. Over a restart of the operating system only wall time
+    /// tells its age; where that has gone back, nothing does, and the key is taken for old.
+    pub(super) fn expires(&self, stamp: &Stamp, ttl_s: u32, now: Now) -> u64 {
+        let ttl = u64::from(ttl_s).saturating_mul(1_000);
+        if stamp.boot_id == self.settings.boot_id {
+            return stamp.boot_ms.saturating_add(ttl);
+        }
+        let age = now.wall_ms.checked_sub(stamp.wall_ms).unwrap_or(ttl);
+        now.boot_ms.saturating_add(ttl.saturating_sub(age))
+    }
+
+    /// The leader holds what the follower's greeting says against its own ledger.
+    pub(super) fn judge_follower(&mut self, now: Now, hello: &Hello, out: &mut Output) {
+        let durable = &self.durable;
+        let applied = durable.peer_applied;
+        let same_story = hello.epoch == durable.epoch
+            && if hello.last == applied {
+                hello.hash == durable.peer_hash
+            } else {
+                hello.last > applied
+                    && durable.log.get(&hello.last).is_some_and(|logged| logged.entry.hash == hello.hash)
+            };
+        // An epoch that nobody has heard of yet can still be taken over from its beginning.
+        let unheard = hello.epoch < durable.epoch && self.leading.untold;
+        if !same_story && !unheard {
+            out.say(
+                Level::Warn,
+                format!(
+                    "the two ledgers differ: this end is in epoch {} where the follower is known to have applied entry \
+                     {applied}, the follower says epoch {} and entry {}; a new epoch begins",
+                    durable.epoch, hello.epoch, hello.last
+                ),
+            );
+            let epoch = self.durable.epoch.max(hello.epoch).saturating_add(1);
+            self.begin_epoch(now, epoch, out);
+        }
+        self.leading.log_due = true;
+        let all: Vec<KeyStreamId> = self.streams.keys().copied().collect();
+        self.leading.lines.extend(all);
+    }
+
+    /// The leader begins an epoch. Its first entry burns everything that may have been used before.
+    fn begin_epoch(&mut self, now: Now, epoch: u64, out: &mut Output) {
+        let card = self.settings.card;
+        let hash = Digest::of_epoch(epoch, card.serial, card.peer_serial);
+        self.clear_epoch(epoch, hash, out);
+        self.leading.untold = true;
+        self.append(now, Decision::Burn { to: self.durable.mark }, out);
+    }
+
+    /// The follower takes over an epoch that the leader has begun.
+    pub(super) fn take_over_epoch(&mut self, now: Now, epoch: u64, out: &mut Output) {
+        let card = self.settings.card;
+        let hash = Digest::of_epoch(epoch, card.peer_serial, card.serial);
+        out.say(Level::Info, format!("takes over epoch {epoch} from the leader"));
+        self.clear_epoch(epoch, hash, out);
+        self.look_at_waiting_calls(now, out);
+    }
+
+    /// Ends all streams and burns everything that this end's card is known to have announced.
+    fn clear_epoch(&mut self, epoch: u64, hash: Digest, out: &mut Output) {
+        self.counters.epochs = self.counters.epochs.saturating_add(1);
+        let mut ids: Vec<KeyStreamId> = self.durable.streams.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            self.notice(id, Status::PeerNotConnected, out);
+            self.forbid(id, out);
+            self.drop_stream(id, StopHow::AfterNotices, out);
+        }
+        let mark = self.holdings.above_all();
+        self.write(Record::Epoch { epoch, hash, mark }, out);
+        self.holdings.forgive(out);
+        self.holdings.raise(mark, 0, out);
+        self.leading.epoch_ended();
+        self.following.epoch_ended();
+        self.unwritten.clear();
+        self.awaiting.clear();
+        self.timers.clear(Timer::Progress);
+        self.timers.clear(Timer::Resend);
+    }
+
+    /// Forgets a stream of this run and ends its pusher.
+    pub(super) fn drop_stream(&mut self, id: KeyStreamId, how: StopHow, out: &mut Output) {
+        self.timers.clear_stream(id);
+        self.unwritten.remove(&id);
+        self.leading.scheduler.remove(id);
+        self.leading.skips.remove(&id);
+        // A stop that was asked for before is still to be confirmed, and calls that close the stream wait for that.
+        if let Some(live) = self.streams.remove(&id)
+            && live.begun
+            && live.stopping == Stopping::No
+        {
+            out.actions.push(Action::Stop { stream: id, how });
+        }
+    }
+
+    /// The ID is never used again. When the table is full, unknown predefined IDs are refused instead.
+    pub(super) fn forbid(&mut self, id: KeyStreamId, out: &mut Output) {
+        if self.durable.forbidden.len() < self.settings.most_closed_ids {
+            self.write(Record::Forbidden { stream: id }, out);
+        }
+    }
+}

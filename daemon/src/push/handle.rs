@@ -84,7 +84,7 @@ pub enum CommandError {
 /// How to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopHow {
-    /// At once: the connection is cut, and what the KMS has not read yet is taken back.
+    /// At once: the connection is cut, and what has not reached the KMS is taken back.
     Now,
     /// No key chunk is sent any more. Chunks on their way are settled and waiting notices tried once, for at most
     /// the answer deadline; then as [`StopHow::Now`].

@@ -73,10 +73,10 @@ impl Window {
         }
     }
 
-    /// The KMS failed or closed with `requests` on their way.
+    /// The KMS failed or closed with `requests` on their way and not answered.
     pub(super) fn setback(&mut self, requests: usize) {
         // A width that has long done well is not to blame.
-        if requests > 1 && self.accepted < self.width * 2 {
+        if requests > 0 && self.width > 1 && self.accepted < self.width * 2 {
             self.limit = (self.width / 2).max(1);
             if self.in_peace < self.patience.saturating_mul(4) {
                 self.patience = (self.patience * 2).min(GREATEST_PATIENCE);

@@ -1,0 +1,13 @@
+//! Pushing against a KMS that behaves as it pleases: a scripted server on a raw socket.
+//!
+//! Whatever the KMS does, it must see the chunks for the first time in their order, and the same octets under the same
+//! index every time.
+
+// Helpers beside the test functions are tests too.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+
+mod control;
+mod kms;
+mod stream;
+mod success;
+mod trouble;

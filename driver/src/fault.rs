@@ -20,12 +20,12 @@ pub enum ReservedIn {
 /// Those that [`Fault::needs_recovery`] tells take the card out of service until [`crate::Card::recover`].
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// Registers read all ones: pulled, unpowered, or its server has ended.
-    #[error("the card is gone: its registers read all ones")]
+    /// Registers read all ones, or nobody is behind them any more: pulled, unpowered, or its server has ended.
+    #[error("the card is gone: pulled, without power, or its server has ended")]
     Gone,
     /// The way to the card failed.
     #[error("the way to the card failed: {0}")]
-    Backing(#[from] BackingError),
+    Backing(#[source] BackingError),
     /// The card went to its fault state.
     #[error("the card reports fault {0:?}")]
     CardFault(CardFaultCode),
@@ -146,12 +146,6 @@ pub enum Fault {
         /// The slot named.
         found: u32,
     },
-    /// A block was delivered although no slot was free.
-    #[error("block {name} was delivered without credit")]
-    NoCredit {
-        /// The block.
-        name: BlockName,
-    },
     /// The length of a block is zero or beyond what a slot holds.
     #[error("block {name} claims {length} bytes, and 1 to {limit} are possible")]
     LengthBeyondSlot {
@@ -201,6 +195,8 @@ pub enum Fault {
         name: BlockName,
         /// The field of the header.
         field: &'static str,
+        /// The clause of the field.
+        clause: &'static str,
     },
     /// `ACK_HEAD` went back, or beyond what was written.
     #[error("ACK_HEAD is {found}, and may be {from} to {to}")]
@@ -273,6 +269,15 @@ pub enum Fault {
     },
 }
 
+impl From<BackingError> for Fault {
+    fn from(error: BackingError) -> Self {
+        match error {
+            BackingError::Gone { .. } => Self::Gone,
+            other => Self::Backing(other),
+        }
+    }
+}
+
 impl Fault {
     /// The clause of the card contract that was broken; empty where it is no clause of the card's.
     #[must_use]
@@ -296,13 +301,13 @@ impl Fault {
             Self::UnknownKind { .. } => "EVT-2",
             Self::ReservedBits { place: ReservedIn::Event, .. } => "EVT-1",
             Self::ReservedBits { place: ReservedIn::BlockHeader, .. } => "BLK-2",
-            Self::SlotMismatch { .. } | Self::NoCredit { .. } => "RNG-5",
+            Self::SlotMismatch { .. } => "RNG-5",
             Self::LengthBeyondSlot { .. } => "BLK-4",
             Self::BlockOutOfOrder { .. } => "SES-8",
             Self::ForeignSession { .. } => "EVT-6",
             Self::SessionOutOfOrder { .. } => "SES-1",
             Self::Replay { .. } => "BLK-3",
-            Self::HeaderMismatch { .. } => "BLK-2",
+            Self::HeaderMismatch { clause, .. } => clause,
             Self::AckHead { .. } => "ACK-3",
             Self::Cell { .. } => "CEL-2",
             Self::NoCell => "ID-3",
@@ -340,7 +345,6 @@ impl Fault {
             Self::UnknownKind { .. } => "unknown_kind",
             Self::ReservedBits { .. } => "reserved_bits",
             Self::SlotMismatch { .. } => "slot_mismatch",
-            Self::NoCredit { .. } => "no_credit",
             Self::LengthBeyondSlot { .. } => "length_beyond_slot",
             Self::BlockOutOfOrder { .. } => "block_out_of_order",
             Self::ForeignSession { .. } => "foreign_session",

@@ -183,11 +183,6 @@ impl Progress {
         self.delivered & (layout.slot_count - 1)
     }
 
-    /// Whether the card may have delivered one more block than was consumed.
-    pub(crate) const fn has_credit(&self) -> bool {
-        self.credit != self.delivered
-    }
-
     /// Whether the acknowledgement ring has room for one more entry.
     pub(crate) const fn ack_room(&self, layout: &RingLayout) -> bool {
         self.ack_tail.wrapping_sub(self.ack_head) < layout.ack_count

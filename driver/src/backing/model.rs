@@ -7,6 +7,7 @@
 mod bus;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,13 +71,11 @@ impl VirtualClock {
 }
 
 /// The model's state, shared by the backing, its registers and the test's handle.
-#[derive(Debug)]
 struct Shared<M> {
     inside: Mutex<Inside<M>>,
     clock: VirtualClock,
 }
 
-#[derive(Debug)]
 struct Inside<M> {
     model: M,
     interior: Interior,
@@ -103,22 +102,31 @@ impl<M: Model> Shared<M> {
 }
 
 /// Backing of a [`Model`].
-#[derive(Debug)]
 pub struct ModelBacking<M> {
     registers: ModelRegisters<M>,
     iovas: IovaAllocator,
 }
 
 /// The model's registers, as the driver sees them.
-#[derive(Debug)]
 pub struct ModelRegisters<M> {
     shared: Arc<Shared<M>>,
 }
 
 /// A test's hold on a model that a card uses.
-#[derive(Debug)]
 pub struct ModelHandle<M> {
     shared: Arc<Shared<M>>,
+}
+
+impl<M> fmt::Debug for ModelBacking<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelBacking").finish_non_exhaustive()
+    }
+}
+
+impl<M> fmt::Debug for ModelHandle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelHandle").finish_non_exhaustive()
+    }
 }
 
 impl<M> Clone for ModelHandle<M> {

@@ -247,9 +247,6 @@ impl<B: Backing> Card<B> {
     fn judge_block(&mut self, entry: &Event) -> Result<Arrival, Fault> {
         let name = BlockName { session: entry.session.get(), sequence: entry.sequence.get() };
         let (number, slot, length) = (entry.number.get(), entry.slot.get(), entry.length.get());
-        if !self.progress.has_credit() {
-            return Err(Fault::NoCredit { name });
-        }
         let expected = self.progress.next_slot(&self.layout);
         if slot != expected {
             return Err(Fault::SlotMismatch { number, expected, found: slot });
@@ -342,14 +339,14 @@ fn check_header(header: &BlockHeader, arrival: &Arrival) -> Result<(), Fault> {
         return Err(Fault::ReservedBits { place: ReservedIn::BlockHeader, number: arrival.number });
     }
     let differs = [
-        ("magic", header.magic.get() != BLOCK_MAGIC),
-        ("version", header.version.get() != BLOCK_VERSION),
-        ("session", header.session.get() != name.session),
-        ("sequence", header.sequence.get() != name.sequence),
-        ("length", header.length.get() != arrival.length),
+        ("magic", "BLK-2", header.magic.get() != BLOCK_MAGIC),
+        ("version", "BLK-2", header.version.get() != BLOCK_VERSION),
+        ("session", "BLK-7", header.session.get() != name.session),
+        ("sequence", "BLK-7", header.sequence.get() != name.sequence),
+        ("length", "BLK-7", header.length.get() != arrival.length),
     ];
-    if let Some((field, _)) = differs.into_iter().find(|(_, differs)| *differs) {
-        return Err(Fault::HeaderMismatch { name, field });
+    if let Some((field, clause, _)) = differs.into_iter().find(|(_, _, differs)| *differs) {
+        return Err(Fault::HeaderMismatch { name, field, clause });
     }
     if header.qber.get() > QBER_MAX {
         let what = "qber of a block header";

@@ -265,7 +265,13 @@ impl<B: Backing> Card<B> {
             return Err(self.fail(Fault::GivenUp { recoveries }));
         }
         self.recoveries.push_back(now);
-        self.try_recover().map_err(|fault| self.fail(fault))?;
+        if let Err(fault) = self.try_recover() {
+            let fault = self.fail(fault);
+            if matches!(fault, Fault::Gone) {
+                self.give_up();
+            }
+            return Err(fault);
+        }
         self.counters.recoveries += 1;
         Ok(())
     }

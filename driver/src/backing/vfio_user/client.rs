@@ -7,38 +7,24 @@ use std::time::Duration;
 use serde::Deserialize;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use super::region::{Region, sparse_areas};
 use super::socket::{Deadline, Socket};
 use super::wire::{
-    BODY_MAX, CapabilityHeader, Command, DEVICE_PCI, DEVICE_RESETTABLE, DMA_READ_WRITE, DeviceInfo, DmaMap,
-    DmaUnmap, FLAG_ERROR, FLAG_NO_REPLY, HEADER_BYTES, Header, IrqInfo, MAJOR, MINOR, REGION_CAPABILITIES,
-    RegionAccess, RegionInfo, SET_IRQS_EVENTFD_TRIGGER, SPARSE_MMAP, SetIrqs, SparseArea, SparseHeader,
-    TYPE_COMMAND, TYPE_MASK, TYPE_REPLY, Version,
+    BODY_MAX, Command, DEVICE_PCI, DEVICE_RESETTABLE, DMA_READ_WRITE, DeviceInfo, DmaMap, DmaUnmap,
+    FLAG_ERROR, FLAG_NO_REPLY, HEADER_BYTES, Header, IrqInfo, MAJOR, MINOR, REGION_CAPABILITIES,
+    RegionAccess, RegionInfo, SET_IRQS_EVENTFD_TRIGGER, SetIrqs, TYPE_COMMAND, TYPE_MASK, TYPE_REPLY,
+    Version,
 };
 use crate::backing::BackingError;
 
 /// What this client offers. It can take a few descriptors with a message, and moves little data over the socket.
 const CAPABILITIES: &str = r#"{"capabilities":{"max_msg_fds":8,"max_data_xfer_size":4096}}"#;
-/// Most capabilities of a region that are looked through, and most areas in one.
-const CHAIN_MAX: usize = 16;
-/// Bytes asked for with region information: room for [`CHAIN_MAX`] areas.
+/// Bytes asked for with region information: room for more areas than are accepted.
 const REGION_INFO_BYTES: u32 = 1024;
 /// Most commands of the server that are answered while waiting for one reply.
 const INTERRUPTIONS_MAX: usize = 64;
 /// Longest explanation or capability list read from the server, in bytes.
 const JSON_MAX: usize = 4096;
-
-/// What the server says about a region.
-#[derive(Debug)]
-pub(super) struct Region {
-    pub(super) flags: u32,
-    /// Bytes.
-    pub(super) size: u64,
-    /// Where the region begins in its descriptor.
-    pub(super) offset: u64,
-    /// The areas that can be mapped, if not all of it can.
-    pub(super) areas: Option<Vec<SparseArea>>,
-    pub(super) descriptor: Option<OwnedFd>,
-}
 
 /// A connection on which the version has been agreed.
 #[derive(Debug)]
@@ -379,41 +365,3 @@ fn access(what: &'static str, region: u32, offset: u64, length: usize) -> Result
         count.ok_or_else(|| BackingError::Unsuitable { what, problem: format!("{length} bytes at once") })?;
     Ok(RegionAccess { offset, region, count })
 }
-
-/// Looks through the capabilities of a region for the areas that can be mapped.
-fn sparse_areas(body: &[u8], first: u32) -> Result<Option<Vec<SparseArea>>, String> {
-    let mut at = first;
-    for _ in 0..CHAIN_MAX {
-        if at == 0 {
-            return Ok(None);
-        }
-        let rest = usize::try_from(at)
-            .ok()
-            .and_then(|at| body.get(at..))
-            .ok_or("a capability lies outside the reply")?;
-        let (header, rest) =
-            CapabilityHeader::read_from_prefix(rest).map_err(|_| "a capability is cut short")?;
-        if header.id != SPARSE_MMAP {
-            at = header.next;
-            continue;
-        }
-        let (sparse, mut rest) =
-            SparseHeader::read_from_prefix(rest).map_err(|_| "a capability is cut short")?;
-        let count = usize::try_from(sparse.areas).unwrap_or(usize::MAX);
-        if count > CHAIN_MAX {
-            return Err(format!("a region with {count} areas"));
-        }
-        let mut areas = Vec::with_capacity(count);
-        for _ in 0..count {
-            let (area, after) =
-                SparseArea::read_from_prefix(rest).map_err(|_| "the list of areas is cut short")?;
-            areas.push(area);
-            rest = after;
-        }
-        return Ok(Some(areas));
-    }
-    Err("the capabilities go in circles".to_owned())
-}
-
-#[cfg(test)]
-mod tests;

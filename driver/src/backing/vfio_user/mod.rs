@@ -1,6 +1,7 @@
 //! A card served over a vfio-user socket: BAR and DMA memory are shared memory, interrupts are eventfds.
 
 mod client;
+mod region;
 mod socket;
 mod wire;
 

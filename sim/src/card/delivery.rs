@@ -125,6 +125,11 @@ impl Delivery {
         self.notices = kept;
     }
 
+    #[cfg(test)]
+    pub(crate) fn notices_waiting(&self) -> usize {
+        self.notices.len()
+    }
+
     pub(crate) fn written(&self) -> u32 {
         self.written
     }

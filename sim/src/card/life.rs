@@ -123,9 +123,9 @@ impl Card {
             self.power_on(bus, now);
             return true;
         }
-        if let Some(fault) = self.life.broken.take() {
+        let broken = self.life.broken.take();
+        if let Some(fault) = broken {
             self.enter_fault(bus, fault);
-            return true;
         }
         let booted = self.life.boot.take_if(|boot| now >= boot.due);
         if let Some(boot) = booted {
@@ -134,7 +134,7 @@ impl Card {
             raise(bus, CONTROL_VECTOR);
         }
         let finished = self.life.open.take_if(|open| now >= open.due);
-        let worked = booted.is_some() || finished.is_some();
+        let worked = broken.is_some() || booted.is_some() || finished.is_some();
         if let Some(open) = finished {
             self.finish(bus, open, now);
         }

@@ -384,7 +384,8 @@ impl Card {
     /// Raises the cell when the host asks for more than it holds (CEL-2).
     fn store_cell(&mut self, bus: &mut dyn Bus) -> bool {
         let wanted = bus::read(bus, &reg::CELL_STORE);
-        if self.life.state() == State::Boot || wanted <= self.remembered.cell {
+        let broken = self.life.fault() == Fault::NonVolatile;
+        if self.life.state() == State::Boot || broken || wanted <= self.remembered.cell {
             return false;
         }
         self.remember(Remembered { cell: wanted, ..self.remembered });

@@ -181,7 +181,7 @@ pub trait Backing {
     fn pause(&mut self, duration: Duration);
 
     /// Resets the function (FLR-1) and returns when it may be accessed again. The result is what really happened.
-    /// Bus mastering is off afterwards.
+    /// Bus mastering is off afterwards, and registers may not answer before [`Backing::set_bus_mastering`].
     ///
     /// # Errors
     /// When the reset is not possible, was refused, or did not end.
@@ -225,7 +225,8 @@ pub trait Backing {
         Ok(None)
     }
 
-    /// Allows or forbids DMA by the card (ST-4), and reads back that it took effect.
+    /// Allows or forbids DMA by the card (ST-4), and reads back that it took effect. Lets the card answer register
+    /// accesses either way; a function reset undoes both.
     ///
     /// # Errors
     /// As [`Backing::write_config`], or when the bit did not change.

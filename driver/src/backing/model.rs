@@ -209,20 +209,20 @@ impl<M: Model> ModelHandle<M> {
 
 impl<M: Model> Mmio for ModelRegisters<M> {
     fn read32(&self, offset: u32) -> u32 {
-        self.shared.stepped(ACCESS_US).interior.host_read32(offset)
+        u32::from_le_bytes(self.shared.stepped(ACCESS_US).interior.host_read(offset))
     }
 
     fn write32(&self, offset: u32, value: u32) {
-        self.shared.lock().interior.host_write32(offset, value);
+        self.shared.lock().interior.host_write(offset, value.to_le_bytes());
         drop(self.shared.stepped(ACCESS_US));
     }
 
     fn read64(&self, offset: u32) -> u64 {
-        self.shared.stepped(ACCESS_US).interior.host_read64(offset)
+        u64::from_le_bytes(self.shared.stepped(ACCESS_US).interior.host_read(offset))
     }
 
     fn write64(&self, offset: u32, value: u64) {
-        self.shared.lock().interior.host_write64(offset, value);
+        self.shared.lock().interior.host_write(offset, value.to_le_bytes());
         drop(self.shared.stepped(ACCESS_US));
     }
 }

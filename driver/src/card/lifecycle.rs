@@ -250,10 +250,14 @@ impl<B: Backing> Card<B> {
         if self.life == Life::GivenUp {
             return Err(self.fail(Fault::GivenUp { recoveries: self.recoveries.len() }));
         }
-        // A reset of a card that is gone may never return.
+        // A reset of a card that is gone may never return. One whose last reset failed does not answer as it is.
+        let reachable = self.backing.set_bus_mastering(false);
         if self.backing.registers().get32(reg::MAGIC) == u32::MAX {
             self.give_up();
             return Err(self.fail(Fault::Gone));
+        }
+        if let Err(error) = reachable {
+            log::warn!("{}: {error}", self.backing.location());
         }
         let window = self.options.recovery_window;
         while self.recoveries.front().is_some_and(|oldest| now.saturating_sub(*oldest) > window) {
@@ -278,8 +282,8 @@ impl<B: Backing> Card<B> {
 
     fn try_recover(&mut self) -> Result<(), Fault> {
         self.pending = None;
-        self.backing.set_bus_mastering(false)?;
         self.backing.reset_function()?;
+        self.backing.set_bus_mastering(false)?;
         self.counters.resets += 1;
         Identity::check_version(self.backing.registers()).map_err(changed)?;
         let state = await_boot(&mut self.backing, u64::from(self.options.patience))?;

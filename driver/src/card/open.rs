@@ -171,6 +171,8 @@ impl<B: Backing> Card<B> {
         // A card that is gone must not be reset, nor one of another version touched.
         Identity::check_version(backing.registers())?;
         backing.reset_function()?;
+        // The reset has cleared the command register, so that registers do not answer.
+        backing.set_bus_mastering(false)?;
         Identity::check_version(backing.registers())?;
         let state = await_boot(&mut backing, u64::from(options.patience))?;
         let identity = Identity::read(backing.registers())?;

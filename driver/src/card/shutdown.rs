@@ -62,6 +62,10 @@ impl<B: Backing> Card<B> {
 
     /// Whether the card certainly does no DMA any more: one of the two proofs of the contract (STP-1).
     fn prove_stopped(&mut self) -> bool {
+        if !matches!(self.life, Life::Running | Life::Stopped) {
+            // After a reset that failed, registers do not answer until this; an error shows in what follows.
+            let _ = self.backing.set_bus_mastering(false);
+        }
         if self.backing.registers().get32(reg::MAGIC) == u32::MAX {
             return false;
         }

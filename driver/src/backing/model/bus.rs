@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use qkd_contract::pci::{CONTROL_VECTOR, EVENT_VECTOR, REGISTER_BAR_BYTES};
 
-use crate::backing::{BUS_MASTER, BackingError, COMMAND, DEVICE_SERIAL_NUMBER, EXTENDED_CAPABILITIES};
+use crate::backing::{
+    BUS_MASTER, BackingError, COMMAND, DEVICE_SERIAL_NUMBER, EXTENDED_CAPABILITIES, MEMORY_SPACE,
+};
 use crate::shared_memory::SharedMemory;
 
 /// Bytes of configuration space.
@@ -79,20 +81,16 @@ impl Interior {
         }
     }
 
-    pub(super) fn host_read32(&self, offset: u32) -> u32 {
-        self.register(offset).map_or(u32::MAX, u32::from_le_bytes)
+    /// A register as the host reads it: all ones while the function does not answer memory accesses.
+    pub(super) fn host_read<const N: usize>(&self, offset: u32) -> [u8; N] {
+        self.register(offset).filter(|_| self.command_has(MEMORY_SPACE)).unwrap_or([0xFF; N])
     }
 
-    pub(super) fn host_read64(&self, offset: u32) -> u64 {
-        self.register(offset).map_or(u64::MAX, u64::from_le_bytes)
-    }
-
-    pub(super) fn host_write32(&mut self, offset: u32, value: u32) {
-        self.set_register(offset, value.to_le_bytes());
-    }
-
-    pub(super) fn host_write64(&mut self, offset: u32, value: u64) {
-        self.set_register(offset, value.to_le_bytes());
+    /// A register write of the host; nothing while the function does not answer memory accesses.
+    pub(super) fn host_write<const N: usize>(&mut self, offset: u32, value: [u8; N]) {
+        if self.command_has(MEMORY_SPACE) {
+            self.set_register(offset, value);
+        }
     }
 
     pub(super) fn read_config(&self, offset: u16, into: &mut [u8]) -> Result<(), BackingError> {
@@ -132,13 +130,13 @@ impl Interior {
         (std::mem::take(&mut self.event_raised), std::mem::take(&mut self.control_raised))
     }
 
-    fn bus_mastering(&self) -> bool {
-        self.config.get(usize::from(COMMAND)).is_some_and(|octet| u16::from(*octet) & BUS_MASTER != 0)
+    fn command_has(&self, bit: u16) -> bool {
+        self.config.get(usize::from(COMMAND)).is_some_and(|octet| u16::from(*octet) & bit != 0)
     }
 
     /// The mapping and offset of `length` bytes at `iova`, if the card may access them.
     fn reach(&self, iova: u64, length: usize) -> Result<(&SharedMemory, usize), DmaRefused> {
-        if !self.bus_mastering() {
+        if !self.command_has(BUS_MASTER) {
             return Err(DmaRefused);
         }
         let (base, memory) = self.mapped.range(..=iova).next_back().ok_or(DmaRefused)?;
@@ -173,23 +171,23 @@ impl ModelBus for Bus<'_> {
     }
 
     fn read32(&self, offset: u32) -> u32 {
-        self.interior.host_read32(offset)
+        self.interior.register(offset).map_or(u32::MAX, u32::from_le_bytes)
     }
 
     fn write32(&mut self, offset: u32, value: u32) {
-        self.interior.host_write32(offset, value);
+        self.interior.set_register(offset, value.to_le_bytes());
     }
 
     fn read64(&self, offset: u32) -> u64 {
-        self.interior.host_read64(offset)
+        self.interior.register(offset).map_or(u64::MAX, u64::from_le_bytes)
     }
 
     fn write64(&mut self, offset: u32, value: u64) {
-        self.interior.host_write64(offset, value);
+        self.interior.set_register(offset, value.to_le_bytes());
     }
 
     fn bus_mastering(&self) -> bool {
-        self.interior.bus_mastering()
+        self.interior.command_has(BUS_MASTER)
     }
 
     fn dma_read(&mut self, iova: u64, into: &mut [u8]) -> Result<(), DmaRefused> {

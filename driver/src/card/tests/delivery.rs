@@ -205,6 +205,22 @@ fn the_wait_ends_for_an_event_the_waker_and_the_time_and_sleeps_in_between() {
 }
 
 #[test]
+fn an_event_during_sleep_wakes_at_once_by_its_interrupt() {
+    let (mut card, handle) = running();
+    for round in 1..=5 {
+        let start = card.now();
+        let distilled = start + Duration::from_millis(20);
+        handle.with(|card, _| card.distil_at = Some(u64::try_from(distilled.as_micros()).expect("soon")));
+        assert_eq!(card.wait(Duration::from_secs(1), None).expect("no fault"), Woken::Event);
+        assert!(
+            card.now() < distilled + Duration::from_millis(1),
+            "round {round}: not only when the time was up"
+        );
+        assert_eq!(drain(&mut card).expect("no fault").len(), 1);
+    }
+}
+
+#[test]
 fn a_new_session_and_link_states_are_told() {
     let (mut card, handle) = running();
     distil(&handle, 10);

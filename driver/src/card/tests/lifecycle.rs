@@ -97,6 +97,23 @@ fn recovery_loses_no_block_that_the_card_retains() {
 }
 
 #[test]
+fn a_reset_that_fails_is_tried_again() {
+    let (mut card, handle) = running();
+    distil(&handle, 100);
+    settle(&handle);
+    handle.with(|card, _| {
+        card.break_down(CardFaultCode::Dma);
+        card.plants.reset_fails = true;
+    });
+    first_fault(&mut card);
+    assert!(matches!(card.recover(), Err(Fault::Backing(_))));
+    handle.with(|card, _| card.plants.reset_fails = false);
+    card.recover().expect("it works now");
+    card.start().expect("it starts");
+    assert_eq!(drain(&mut card).expect("no fault"), [name(1, 0)]);
+}
+
+#[test]
 fn too_many_faults_stop_the_card_for_good_with_its_memory_wiped() {
     let (mut card, handle) = running();
     for _ in 0..options().recoveries {

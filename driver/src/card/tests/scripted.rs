@@ -49,6 +49,8 @@ pub(super) struct Scripted {
     zeroized: u32,
     cell: u64,
     heartbeat: u64,
+    /// Moment at which one block is distilled, in microseconds.
+    pub(super) distil_at: Option<u64>,
     /// Free-running counts; a test may set them near the wrap.
     pub(super) delivered: u32,
     pub(super) written: u32,
@@ -80,6 +82,7 @@ impl Scripted {
             zeroized: 0,
             cell: 7,
             heartbeat: 0,
+            distil_at: None,
             delivered: 0,
             written: 0,
             credit_seen: 0,
@@ -303,6 +306,10 @@ impl Model for Scripted {
         }
         if !self.plants.heart_stopped {
             self.heartbeat = now / 50_000;
+        }
+        if self.distil_at.is_some_and(|at| now >= at) {
+            self.distil_at = None;
+            self.distil(100);
         }
         self.obey(bus);
         let store = bus.read64(reg::CELL_STORE.offset);

@@ -9,7 +9,7 @@ use qkd_sim::link::{CardPair, End, PairOptions};
 use qkd_sim::plan::Plan;
 
 /// Longest jump of virtual time in which a card does nothing, in microseconds.
-const STEP_US: u64 = 500;
+const STEP_US: u64 = 2_000;
 
 /// A pair that both ends step.
 #[derive(Clone)]
@@ -51,7 +51,8 @@ impl SharedPair {
             End::B => self.serials[1],
         };
         let model = SimulatedCard { pair: Arc::clone(&self.pair), end };
-        let options = CardOptions { slots: 8, allow_test_key: true, recoveries: 1_000, ..CardOptions::default() };
+        let options =
+            CardOptions { slots: 8, allow_test_key: true, recoveries: 1_000, ..CardOptions::default() };
         Card::open(ModelBacking::new(model, serial, self.clock.clone()), options)
     }
 }

@@ -392,3 +392,6 @@ impl Sender {
         add(class, 1);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,6 +29,10 @@ impl Core {
                     Level::Info,
                     format!("key stream {} is registered, opened first at the {}", open.stream, open.opener),
                 );
+                if !self.leads() && self.durable.forbidden.contains(&open.stream) {
+                    // A leader that has lost its ledger does not know that the ID was used. It gets no key here.
+                    self.close_here(now, open.stream, StopHow::Now, out);
+                }
             }
             Decision::Grant(grant) => {
                 if self.grant_applied(now, number, grant, out) {

@@ -241,13 +241,11 @@ impl Core {
                         self.answer_waiting(id, with, out);
                     }
                 }
-                Some(Waiting::GetKey { get_key, serial: None }) => {
-                    if self.peer.in_step {
-                        let stream = get_key.stream;
-                        let asked = self.ask_leader(stream);
-                        if let Some(Waiting::GetKey { serial, .. }) = self.waiting.get_mut(&id) {
-                            *serial = Some(asked);
-                        }
+                Some(Waiting::GetKey { get_key, serial: None }) if self.peer.in_step => {
+                    let stream = get_key.stream;
+                    let asked = self.ask_leader(stream);
+                    if let Some(Waiting::GetKey { serial, .. }) = self.waiting.get_mut(&id) {
+                        *serial = Some(asked);
                     }
                 }
                 _ => {}
@@ -400,8 +398,10 @@ impl Core {
         if let Some(live) = self.streams.get_mut(&stream)
             && live.stopping == Stopping::No
         {
-            live.stopping = Stopping::Asked;
-            out.actions.push(Action::Stop { stream, how });
+            live.stopping = if live.begun { Stopping::Asked } else { Stopping::Done };
+            if live.begun {
+                out.actions.push(Action::Stop { stream, how });
+            }
         }
         self.timers.clear(Timer::Dry(stream));
         if self.leads() {

@@ -208,9 +208,6 @@ impl Core {
                 if self.durable.streams.contains_key(&open.stream) {
                     return wrong("it opens a key stream that is open");
                 }
-                if self.durable.forbidden.contains(&open.stream) {
-                    return wrong("it opens a key stream whose ID was closed");
-                }
                 if self.durable.streams.len() >= MOST_STREAMS_OF_A_LEADER {
                     return wrong("it opens more key streams than can be");
                 }

@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::entry::{Decision, Grant};
 use super::event::{Level, Now, Output};
-use super::names::{Mark, Position};
+use super::names::{BlockName, Mark, Position};
 use super::scheduler::Claim;
 use super::supply::{Supply, first_not_missing};
 use super::timers::Timer;
@@ -106,9 +106,6 @@ impl Core {
             let Some((claim, stream)) = self.leading.scheduler.first() else { break };
             match self.turn(now, claim, stream, &supply) {
                 Turned::Gets(bytes) => {
-                    if !self.may_pin(&supply, bytes) {
-                        break;
-                    }
                     self.serve(now, claim, stream, bytes, &mut supply, out);
                     granted = true;
                 }
@@ -187,28 +184,28 @@ impl Core {
         if most < chunk {
             return Turned::Nothing;
         }
-        let chunks = most.min(supply.bytes()) / chunk;
+        let pinnable = self.pinnable(supply, chunk);
+        let chunks = most.min(supply.bytes()).min(pinnable) / chunk;
         if chunks == 0 {
-            return if supply.is_crumbs() { Turned::TooCoarse } else { Turned::KeyIsShort };
+            let crumbs = supply.is_crumbs() && supply.bytes() < chunk;
+            return if crumbs { Turned::TooCoarse } else { Turned::KeyIsShort };
         }
         Turned::Gets(chunks * chunk)
     }
 
-    /// Whether both ends may keep the blocks of the next `bytes` until they are settled. One grant is always allowed.
-    fn may_pin(&self, supply: &Supply, bytes: u64) -> bool {
+    /// Octets of the supply whose blocks both ends may keep until they are settled. Where nothing is kept, one chunk
+    /// always may be.
+    fn pinnable(&self, supply: &Supply, chunk: u64) -> u64 {
         let limit = self.pin_limit();
-        let blocks = supply.blocks_for(bytes);
         let here = self.holdings.pinned();
         let there = self.leading.peer_pinned;
-        let there_bytes = there.bytes.saturating_add(self.leading.unapplied.bytes);
-        let there_blocks = there.blocks.saturating_add(self.leading.unapplied.blocks);
-        let fits_here = here.blocks == 0
-            || here.bytes.saturating_add(bytes) <= limit.bytes
-                && here.blocks.saturating_add(blocks) <= limit.blocks;
-        let fits_there = there_blocks == 0
-            || there_bytes.saturating_add(bytes) <= limit.bytes
-                && there_blocks.saturating_add(blocks) <= limit.blocks;
-        fits_here && fits_there
+        let unapplied = self.leading.unapplied;
+        let bytes = here.bytes.max(there.bytes.saturating_add(unapplied.bytes));
+        let blocks = here.blocks.max(there.blocks.saturating_add(unapplied.blocks));
+        let free = supply
+            .bytes_of_blocks(limit.blocks.saturating_sub(blocks))
+            .min(limit.bytes.saturating_sub(bytes));
+        if blocks == 0 { free.max(chunk) } else { free }
     }
 
     fn serve(
@@ -253,38 +250,64 @@ impl Core {
         self.place(now, stream);
     }
 
-    /// Burns what is known to be missing at one end, and the rest of a block before it where nothing will join that to
-    /// what follows: no stream takes key, or too many blocks are kept from being released behind it.
+    /// Burns what is known to be missing at one end. What both ends hold before that is burnt with it only where it will
+    /// not be joined to what follows: no stream takes key, or it is less than a chunk while too many blocks are kept from
+    /// being released behind it.
     fn burn(&mut self, now: Now, out: &mut Output) {
-        if self.in_flight() >= self.settings.most_entries_in_flight {
-            return;
+        while self.in_flight() < self.settings.most_entries_in_flight {
+            let Some(target) = self.burns_to() else { return };
+            self.append(now, Decision::Burn { to: Mark::at(target) }, out);
         }
+    }
+
+    fn burns_to(&self) -> Option<BlockName> {
         let mark = self.durable.mark;
         let (there, complete) = (&self.leading.peer_have, self.leading.peer_complete);
-        let target = first_not_missing(mark.block, &self.holdings, there, complete);
-        if target > mark.block {
-            self.append(now, Decision::Burn { to: Mark::at(target) }, out);
-            return;
+        let not_missing = |from| first_not_missing(from, &self.holdings, there, complete);
+        let begin = not_missing(mark.block);
+        if begin > mark.block {
+            return Some(begin);
         }
-        let after = mark.block.next();
-        let held = self.holdings.length(mark.block).is_some() && there.contains(mark.block);
-        if mark.offset == 0 || !held {
-            return;
-        }
-        let target = first_not_missing(after, &self.holdings, there, complete);
-        if target <= after {
-            return;
-        }
-        let enough = (self.pin_limit().blocks / 4).max(1);
-        let kept = self
-            .holdings
-            .count_between(after, target, enough)
-            .max(there.count_between(after, target, enough));
-        let taken = self.durable.streams.iter().any(|(id, s)| {
-            s.wanted && !s.closed && self.streams.get(id).is_some_and(|l| l.peer.wanted && !l.peer.closed)
-        });
-        if kept >= enough || !taken {
-            self.append(now, Decision::Burn { to: Mark::at(target) }, out);
+        let needed = self
+            .durable
+            .streams
+            .iter()
+            .filter(|(id, s)| {
+                let peer = self.streams.get(id).map(|live| live.peer).unwrap_or_default();
+                s.wanted && !s.closed && peer.wanted && !peer.closed
+            })
+            .map(|(_, s)| u64::from(s.qos.key_chunk_size))
+            .max();
+        let limit = self.pin_limit();
+        let largest = u64::from(self.holdings.largest()).max(1);
+        let enough = (limit.blocks / 4).min(limit.bytes / 4 / largest).max(1);
+        // Runs of what both hold and of what one lacks take turns.
+        let (mut at, mut bytes) = (mark.block, 0);
+        let mut kept: u64 = 0;
+        let mut first_run = None;
+        loop {
+            while let Some(length) = self.holdings.length(at).filter(|_| there.contains(at)) {
+                let used = if at == mark.block { mark.offset } else { 0 };
+                bytes += u64::from(length.saturating_sub(used));
+                at = at.next();
+                if needed.is_some_and(|needed| bytes >= needed) {
+                    return None;
+                }
+                // A whole block waits for a stream to come; the rest of one does not.
+                if needed.is_none() && used == 0 {
+                    return None;
+                }
+            }
+            let next = not_missing(at);
+            if next == at {
+                return None;
+            }
+            kept += self.holdings.count_between(at, next, enough).max(there.count_between(at, next, enough));
+            let target = *first_run.get_or_insert(next);
+            if needed.is_none() || kept >= enough {
+                return Some(target);
+            }
+            at = next;
         }
     }
 }
@@ -295,7 +318,8 @@ enum Turned {
     Gets(u64),
     /// It cannot take any.
     Nothing,
-    /// It could, but there is less than a chunk. Nobody is served before it: its turn would never come.
+    /// It could, but there is less than a chunk, or no room for one. Nobody is served before it: its turn would never
+    /// come.
     KeyIsShort,
     /// The blocks are so small that none of its chunks fits an entry.
     TooCoarse,

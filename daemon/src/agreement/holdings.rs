@@ -41,6 +41,8 @@ pub(crate) struct Holdings {
     held: Capacity,
     pinned: Capacity,
     burnt_bytes: u64,
+    /// Octets of the largest block so far.
+    largest: u32,
 }
 
 const NOTHING: Capacity = Capacity { bytes: 0, blocks: 0 };
@@ -60,6 +62,7 @@ impl Holdings {
             held: NOTHING,
             pinned: NOTHING,
             burnt_bytes: 0,
+            largest: 0,
         }
     }
 
@@ -77,6 +80,7 @@ impl Holdings {
     pub(crate) fn hold(&mut self, name: BlockName, length: u32, out: &mut Output) -> bool {
         self.announce(name);
         self.complete = self.complete.max(name.next());
+        self.largest = self.largest.max(length);
         if self.length(name).is_some() {
             return false;
         }
@@ -252,13 +256,16 @@ impl Holdings {
         }
     }
 
-
     pub(crate) fn held(&self) -> Capacity {
         self.held
     }
 
     pub(crate) fn pinned(&self) -> Capacity {
         self.pinned
+    }
+
+    pub(crate) fn largest(&self) -> u32 {
+        self.largest
     }
 
     pub(crate) fn burnt_bytes(&self) -> u64 {

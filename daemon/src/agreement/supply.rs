@@ -54,18 +54,13 @@ impl Supply {
         self.pieces.len() >= PIECES
     }
 
-    /// Blocks that taking `bytes` would touch.
-    pub(crate) fn blocks_for(&self, bytes: u64) -> u64 {
-        let mut left = bytes;
-        let mut blocks = 0;
-        for piece in &self.pieces {
-            if left == 0 {
-                break;
-            }
-            blocks += 1;
-            left = left.saturating_sub(u64::from(piece.length));
+    /// Octets in the first `blocks` pieces.
+    pub(crate) fn bytes_of_blocks(&self, blocks: u64) -> u64 {
+        let most = usize::try_from(blocks).unwrap_or(usize::MAX);
+        if most >= self.pieces.len() {
+            return self.bytes;
         }
-        blocks
+        self.pieces.iter().take(most).map(|piece| u64::from(piece.length)).sum()
     }
 
     /// Takes the first `bytes` octets, of which there must be as many; the mark is after them.

@@ -15,6 +15,18 @@ impl MemoryLedger {
     pub fn new() -> Self {
         Self::default()
     }
+
+    /// A ledger that holds `durable` already.
+    #[must_use]
+    pub fn holding(durable: Durable) -> Self {
+        Self { durable }
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn durable(&self) -> &Durable {
+        &self.durable
+    }
 }
 
 impl Ledger for MemoryLedger {

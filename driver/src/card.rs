@@ -1,6 +1,7 @@
 //! One card: what it is, how it is opened, what can be asked of it at any time.
 
 mod acknowledge;
+mod command;
 mod events;
 mod lifecycle;
 mod open;
@@ -87,6 +88,8 @@ pub struct Card<B: Backing> {
     heartbeat: Option<(u64, Duration)>,
     /// When `ACK_HEAD` was last seen to move, or to have nothing to do.
     acks_idle_at: Duration,
+    /// Serial number that the card at the other end must have: the configured one, or the first one seen.
+    known_peer: Option<u64>,
     /// `None` until it was looked at.
     cell: Option<acknowledge::Cell>,
     /// Newest block that the card has shown since it was last reset.

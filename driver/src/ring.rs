@@ -143,6 +143,20 @@ impl Progress {
         !matches!(self.classify(layout, memory.read_u64(layout.event(self.due()) + EVENT_SEAL)), Seal::Old)
     }
 
+    /// The number of an event that was written although one before it was not, among the `ahead` entries after the one
+    /// that is due. Events are written in order (ORD-1), so that is one that was skipped.
+    pub(crate) fn skipped_to(&self, layout: &RingLayout, memory: &DmaMemory, ahead: u32) -> Option<u32> {
+        let later = (1..=ahead.min(layout.event_count - 1)).map(|by| self.due().wrapping_add(by));
+        let is_there = |number: &u32| {
+            let seal = memory.read_u64(layout.event(*number) + EVENT_SEAL);
+            seal != 0 && (seal >> 32) as u32 == *number
+        };
+        let found = later.into_iter().find(is_there)?;
+        // It may have been written, with the due one before it, since that was looked at.
+        after_device_read();
+        (!self.something_due(layout, memory)).then_some(found)
+    }
+
     /// Reads the entry of the event that is due.
     pub(crate) fn read_due(&self, layout: &RingLayout, memory: &DmaMemory) -> Due {
         let at = layout.event(self.due());

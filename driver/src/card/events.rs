@@ -168,7 +168,7 @@ impl<B: Backing> Card<B> {
         }
         let Some(memory) = &self.memory else { return Err(Fault::NotRunning) };
         let copy = match self.progress.read_due(&self.layout, memory) {
-            Due::Nothing => return Ok(None),
+            Due::Nothing => return self.look_for_skipped(1).map(|()| None).map_err(|fault| self.fail(fault)),
             Due::Foreign(found) => {
                 let fault = Fault::EventNumber { expected: self.progress.due(), found };
                 return Err(self.fail(fault));
@@ -196,6 +196,15 @@ impl<B: Backing> Card<B> {
                 Ok(Some(CardEvent::Link(state)))
             }
             Err(fault) => Err(self.fail(fault)),
+        }
+    }
+
+    /// Looks whether the card has gone on without the event that is due.
+    pub(super) fn look_for_skipped(&self, ahead: u32) -> Result<(), Fault> {
+        let Some(memory) = &self.memory else { return Ok(()) };
+        match self.progress.skipped_to(&self.layout, memory, ahead) {
+            Some(found) => Err(Fault::EventNumber { expected: self.progress.due(), found }),
+            None => Ok(()),
         }
     }
 

@@ -192,6 +192,7 @@ impl<B: Backing> Card<B> {
         let now = backing.now();
         let mut card = Self {
             backing,
+            known_peer: options.peer_serial.or(identity.peer_serial),
             options,
             identity,
             layout,

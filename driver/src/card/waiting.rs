@@ -15,6 +15,9 @@ use crate::mmio::Registers;
 /// More than any card needs between writing `FAULT` and showing the state Fault (ORD-7).
 const BETWEEN_FAULT_AND_STATE: Duration = Duration::from_millis(1);
 
+/// How many entries are looked through for an event that came although the one before it did not.
+const SKIPPED_AHEAD: u32 = 64;
+
 /// Why [`Card::wait`] returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Woken {
@@ -90,6 +93,9 @@ impl<B: Backing> Card<B> {
                 self.last_activity = self.backing.now();
                 return Ok(Woken::Event);
             }
+            if !full && (signals.event || now >= deadline) {
+                self.look_for_skipped(SKIPPED_AHEAD)?;
+            }
             if signals.waker {
                 return Ok(Woken::Waker);
             }
@@ -145,22 +151,26 @@ impl<B: Backing> Card<B> {
         Ok(Health { state, link: self.read_link_state()? })
     }
 
-    /// The serial number of the card at the other end, once known, never changes (ID-5).
+    /// The serial number of the card at the other end, once known, is forgotten only by a reset (ID-5), and while this
+    /// handle lives it never becomes another.
     pub(super) fn look_at_peer(&mut self) -> Result<(), Fault> {
         let found = self.backing.registers().get64(reg::PEER_SERIAL);
         if found == u64::MAX {
             return Err(self.undefined(reg::PEER_SERIAL, found));
         }
-        let expected = self.identity.peer_serial.or(self.options.peer_serial);
-        match expected {
-            Some(expected) if found != expected && (found != 0 || self.identity.peer_serial.is_some()) => {
-                Err(Fault::PeerChanged { expected, found })
-            }
-            _ => {
-                self.identity.peer_serial = (found != 0).then_some(found);
-                Ok(())
-            }
+        let wrong = match (self.known_peer, found) {
+            (Some(known), 0) => self.identity.peer_serial.is_some().then_some(known),
+            (Some(known), found) => (known != found).then_some(known),
+            (None, _) => None,
+        };
+        if let Some(expected) = wrong {
+            return Err(Fault::PeerChanged { expected, found });
         }
+        if found != 0 {
+            self.known_peer = Some(found);
+            self.identity.peer_serial = Some(found);
+        }
+        Ok(())
     }
 
     /// The heartbeat must differ from the last look's, if that is longer ago than its time (ST-10, TIM-8).

@@ -153,6 +153,28 @@ fn another_card_after_a_reset_is_not_taken_for_the_same() {
 }
 
 #[test]
+fn a_card_that_lost_power_is_taken_back_and_another_peer_is_not() {
+    let (mut card, handle) = running();
+    distil(&handle, 10);
+    assert_eq!(card.newest().expect("no fault"), Some(name(1, 0)));
+    handle.with(|card, _| {
+        card.retained.clear();
+        card.shown.insert(reg::PEER_SERIAL.offset, 0);
+        card.shown.insert(reg::NEWEST_SESSION.offset, 0);
+        card.shown.insert(reg::BLOCKS_ANNOUNCED.offset, 0);
+        card.restart_by_itself();
+    });
+    first_fault(&mut card);
+    card.recover().expect("nothing is wrong with it");
+    assert_eq!(card.identity().peer_serial, None);
+    assert_eq!(card.newest().expect("no fault"), None);
+    card.start().expect("it starts");
+    card.health().expect("an unknown peer is no fault");
+    handle.with(|card, _| card.shown.insert(reg::PEER_SERIAL.offset, 0xC3));
+    assert!(matches!(card.health(), Err(Fault::PeerChanged { found: 0xC3, .. })));
+}
+
+#[test]
 fn zeroize_is_believed_only_with_its_proof() {
     let (mut card, handle) = running();
     distil(&handle, 100);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use qkd_contract::layout::{BlockHeader, Event};
 use qkd_contract::registers as reg;
-use qkd_contract::state::Fault as CardFaultCode;
+use qkd_contract::state::{Fault as CardFaultCode, LinkState};
 
 use super::plants::{Plant, Plants};
 use super::scripted::BLOCK_MAX;
@@ -62,6 +62,25 @@ fn an_event_number_that_is_skipped_or_comes_twice_is_a_fault() {
     assert!(matches!(skipped, Fault::EventNumber { .. }), "{skipped}");
     let twice = fault_of_event(|event| event.number = (event.number.get() - 1).into(), false);
     assert!(matches!(twice, Fault::EventNumber { .. }), "{twice}");
+}
+
+#[test]
+fn an_event_that_is_never_written_is_seen_by_the_next_or_by_its_interrupt() {
+    for told_by_block in [true, false] {
+        let (mut card, handle) = running();
+        handle.with(|card, _| card.plants.skip_event = Some(0));
+        distil(&handle, 10);
+        settle(&handle);
+        assert_eq!(drain(&mut card).expect("nothing in the ring tells yet"), []);
+        handle.with(|card, _| match told_by_block {
+            true => {
+                card.distil(10);
+            }
+            false => card.tell_link(LinkState::Off),
+        });
+        let fault = first_fault(&mut card);
+        assert!(matches!(fault, Fault::EventNumber { expected: 4, found: 5 }), "{fault}");
+    }
 }
 
 #[test]

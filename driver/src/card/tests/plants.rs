@@ -32,6 +32,8 @@ pub(super) struct Plants {
     pub(super) silent: Option<Opcode>,
     /// The state is shown wrong after this command.
     pub(super) wrong_state_after: Option<Opcode>,
+    /// The event of this sequence is counted and never written.
+    pub(super) skip_event: Option<u64>,
     pub(super) heart_stopped: bool,
     pub(super) no_interrupts: bool,
     pub(super) acks_ignored: bool,

@@ -3,7 +3,7 @@
 //! A chunk stays in the vault until the KMS has accepted it, and is encoded straight from there into a send buffer of
 //! the same kind of memory. What is sent again is therefore the same octets under the same index.
 //!
-//! [`sender`] decides what is sent and what an answer means; it knows neither sockets nor clocks. [`task`] gives it
+//! `sender` decides what is sent and what an answer means; it knows neither sockets nor clocks. `task` gives it
 //! both.
 
 mod answer;

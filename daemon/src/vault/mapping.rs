@@ -99,8 +99,11 @@ impl Mapping {
             // SAFETY: no address is asked for, so that no other mapping is replaced.
             unsafe { mmap(None, length, read_write(), MapFlags::MAP_SHARED, &file, 0) }
         };
-        let base = map().or_else(|_| raise_limit().and_then(|()| map())).ok()?;
-        Some(Self { base: base.cast(), length, kind: MemoryKind::Secret })
+        let base: NonNull<u8> = map().or_else(|_| raise_limit().and_then(|()| map())).ok()?.cast();
+        // The kernel gives such pages at the first touch. Memory that is not there should be missed at the start.
+        // SAFETY: the range is exactly the new mapping, writable, and nothing refers to it yet.
+        unsafe { base.write_bytes(0, length.get()) };
+        Some(Self { base, length, kind: MemoryKind::Secret })
     }
 
     fn anonymous(length: NonZeroUsize) -> Result<Self, VaultError> {

@@ -78,6 +78,8 @@ pub struct Card<B: Backing> {
     layout: RingLayout,
     /// `None` once it has been given back.
     memory: Option<DmaMemory>,
+    /// Bytes of it that were left to a card which may still write to them.
+    leaked: usize,
     life: Life,
     progress: Progress,
     announced: Announced,

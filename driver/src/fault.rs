@@ -261,8 +261,10 @@ pub enum Fault {
         /// Last block of the range.
         last: BlockName,
     },
-    /// Too many faults: the card is stopped and wiped, for good.
-    #[error("the card had {recoveries} faults in a short time and is stopped for good; have it looked at")]
+    /// Too many faults, or the card was gone: it is out of service and wiped, for good.
+    #[error(
+        "the card is out of service for good, after {recoveries} recoveries; have it looked at, then open it anew"
+    )]
     GivenUp {
         /// How many recoveries were spent.
         recoveries: usize,

@@ -197,6 +197,7 @@ impl<B: Backing> Card<B> {
             identity,
             layout,
             memory: Some(memory),
+            leaked: 0,
             life: Life::Stopped,
             progress: Progress::default(),
             announced: Announced::AT_START,

@@ -40,7 +40,7 @@ impl<B: Backing> Card<B> {
 
     fn shut_down(&mut self) -> Result<(), CloseError> {
         self.pending = None;
-        let Some(memory) = self.memory.take() else { return Ok(()) };
+        let Some(memory) = self.memory.take() else { return self.nothing_leaked() };
         let stopped = self.prove_stopped();
         if let Err(error) = self.backing.set_bus_mastering(false) {
             log::warn!("{}: {error}", self.backing.location());
@@ -53,11 +53,18 @@ impl<B: Backing> Card<B> {
         if stopped && unmapped.is_ok() {
             // Dropping wipes, then unmaps.
             drop(memory);
-            return Ok(());
+        } else {
+            self.leaked = memory.length();
+            self.backing.leak(memory);
         }
-        let leaked = memory.length();
-        self.backing.leak(memory);
-        Err(CloseError { leaked })
+        self.nothing_leaked()
+    }
+
+    const fn nothing_leaked(&self) -> Result<(), CloseError> {
+        match self.leaked {
+            0 => Ok(()),
+            leaked => Err(CloseError { leaked }),
+        }
     }
 
     /// Whether the card certainly does no DMA any more: one of the two proofs of the contract (STP-1).
@@ -93,7 +100,9 @@ impl<B: Backing> Card<B> {
 
 impl<B: Backing> Drop for Card<B> {
     fn drop(&mut self) {
-        if let Err(error) = self.shut_down() {
+        if self.memory.is_some()
+            && let Err(error) = self.shut_down()
+        {
             log::error!("{}: {error}", self.backing.location());
         }
     }

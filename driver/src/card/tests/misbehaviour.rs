@@ -229,6 +229,7 @@ fn a_card_that_vanishes_is_gone_and_is_not_reset() {
     assert_eq!(handle.with(|card, _| card.resets), resets);
     assert!(handle.leaked_bytes() > 0, "without proof of a stop the memory is not used again");
     assert!(matches!(card.recover(), Err(Fault::GivenUp { .. })));
+    assert_eq!(card.close().expect_err("it is not forgotten").leaked, handle.leaked_bytes());
 }
 
 #[test]

@@ -109,12 +109,9 @@ impl Link {
     /// Lets everything up to `now` happen, in order. The outcome does not depend on how time is cut into calls.
     fn advance(&mut self, now: u64, ends: &mut dyn Ends) {
         loop {
-            let next = [Some(self.tick_at), self.until, self.next_cut()].into_iter().flatten().min();
-            let at = next.unwrap_or(now).min(now).max(self.now);
+            let due = [Some(self.tick_at), self.until, self.next_cut()].into_iter().flatten().min();
+            let Some(at) = due.filter(|&at| at <= now) else { return };
             self.distil_until(at);
-            if next.is_none_or(|next| next > now) {
-                return;
-            }
             if self.next_cut().is_some_and(|cut| cut <= at) {
                 self.cut(ends);
             }
@@ -178,7 +175,10 @@ impl Link {
         (self.rate.secret_bit_s / 8.0 * BLOCK_SECONDS).clamp(16.0, f64::from(self.block_max)) as u32
     }
 
+    /// Distils up to a moment at which something changes. Not called for other moments, so that sums are the same
+    /// however often the link is looked at.
     fn distil_until(&mut self, at: u64) {
+        let at = at.max(self.now);
         let passed = seconds(at - self.now);
         self.waiting += self.rate.secret_bit_s / 8.0 * passed;
         self.interval.add(self.rate, self.visibility(), passed);

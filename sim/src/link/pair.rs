@@ -146,14 +146,14 @@ impl CardPair {
     /// Lets link and plan happen up to `now`, in microseconds of the clock that the cards' buses show, and gives the
     /// cards what reaches them by then. Step the cards afterwards.
     pub fn advance(&mut self, now: u64) {
-        self.notice_restarts();
+        self.notice_restarts(now);
         while let Some(fault) = self.plan.next_until(now) {
             self.link.advance(fault.at, &mut self.ends);
             self.ends.arrive(fault.at);
             for end in End::BOTH.into_iter().filter(|&end| fault.end.includes(end)) {
                 self.at_end(end, fault.deed, fault.at);
             }
-            self.on_link(fault.deed);
+            self.on_link(fault.deed, fault.at);
         }
         self.link.advance(now, &mut self.ends);
         self.ends.arrive(now);
@@ -169,7 +169,7 @@ impl CardPair {
     }
 
     /// A card that left the link by itself ends the session at both ends.
-    fn notice_restarts(&mut self) {
+    fn notice_restarts(&mut self, now: u64) {
         let restarts = self.ends.cards.each_ref().map(Card::restarts);
         for (index, (before, after)) in self.restarts.into_iter().zip(restarts).enumerate() {
             if before != after
@@ -180,6 +180,8 @@ impl CardPair {
         }
         if restarts != self.restarts {
             self.restarts = restarts;
+            self.link.advance(now, &mut self.ends);
+            self.link.distil_until(now);
             self.link.outage(0, &mut self.ends);
         }
     }
@@ -196,7 +198,11 @@ impl CardPair {
         }
     }
 
-    fn on_link(&mut self, deed: Deed) {
+    fn on_link(&mut self, deed: Deed, at: u64) {
+        if matches!(deed, Deed::Card(_) | Deed::LoseBlocks(_)) {
+            return;
+        }
+        self.link.distil_until(at);
         match deed {
             Deed::Outage(duration) => self.link.outage(duration, &mut self.ends),
             Deed::Realign(duration) => self.link.realign(duration, &mut self.ends),

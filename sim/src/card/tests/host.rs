@@ -126,20 +126,25 @@ impl Host {
 
     /// Zeroes the event ring and the counters, starts, and gives all credit.
     pub(crate) fn start(&mut self, card: &mut Card) {
-        self.start_without_credit(card);
+        assert!(self.try_start(card));
         self.give_credit(SLOTS);
         self.run(card, 5_000);
     }
 
     pub(crate) fn start_without_credit(&mut self, card: &mut Card) {
+        assert!(self.try_start(card));
+    }
+
+    /// Zeroes ring and counters and starts; false when the card does not answer.
+    pub(crate) fn try_start(&mut self, card: &mut Card) -> bool {
         self.set_rings();
-        let events = (self.event_base() - BASE) as usize;
+        let events = offset(self.event_base());
         self.memory[events..].fill(0);
         (self.consumed, self.credit, self.ack_tail) = (0, 0, 0);
         for register in [&reg::SLOT_CREDIT, &reg::EVENT_CONSUMED, &reg::ACK_TAIL] {
             self.set(register, 0);
         }
-        assert_eq!(self.command(card, Opcode::Start, 0), Some(Outcome::Done));
+        self.command(card, Opcode::Start, 0) == Some(Outcome::Done)
     }
 
     pub(crate) fn give_credit(&mut self, slots: u32) {
@@ -202,14 +207,19 @@ impl Host {
             last_sequence: last.sequence.into(),
         };
         let address = self.ack_base() + u64::from(self.ack_tail % ACKS * ACK_BYTES);
-        let place = (address - BASE) as usize;
+        let place = offset(address);
         self.memory[place..place + 32].copy_from_slice(entry.as_bytes());
         self.ack_tail += 1;
         self.set(&reg::ACK_TAIL, self.ack_tail.into());
     }
 
+    /// Whether the card has taken every acknowledgement.
+    pub(crate) fn all_acknowledged(&self) -> bool {
+        self.get(&reg::ACK_HEAD) == u64::from(self.ack_tail)
+    }
+
     pub(crate) fn octets(&self, address: u64, count: usize) -> &[u8] {
-        let place = (address - BASE) as usize;
+        let place = offset(address);
         &self.memory[place..place + count]
     }
 
@@ -267,4 +277,8 @@ impl Bus for Host {
     fn now(&self) -> u64 {
         self.now
     }
+}
+
+fn offset(address: u64) -> usize {
+    usize::try_from(address - BASE).unwrap()
 }

@@ -36,7 +36,13 @@ fn main() -> ExitCode {
         println!("{}: right", args.config.display());
         return ExitCode::SUCCESS;
     }
-    env_logger::Builder::new().filter_level(config.log.level).init();
+    // The HTTP library calls every hasty client an error; the API says itself what matters.
+    let library = config.log.level.min(log::LevelFilter::Warn);
+    env_logger::Builder::new()
+        .filter_level(config.log.level)
+        .filter_module("actix_http", log::LevelFilter::Off)
+        .filter_module("actix_server", library)
+        .init();
     keep_memory_inside();
     match actix_web::rt::System::new().block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,

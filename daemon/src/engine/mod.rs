@@ -78,6 +78,7 @@ impl<L: Ledger> Engine<L> {
             let awake = std::sync::Arc::clone(&self.card.awake);
             let tick = self.next_tick();
             let retry = Instant::now() + LOOK_AGAIN;
+            let start = self.streams.next_start();
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 () = awake.notified() => {}
@@ -87,7 +88,9 @@ impl<L: Ledger> Engine<L> {
                 Some(stopped) = self.inputs.stopped.recv() => self.on_stopped(stopped),
                 () = sleep_until(tick.unwrap_or(retry)), if tick.is_some() => self.handle(Event::Tick),
                 () = sleep_until(retry), if !self.orders.is_empty() => {}
+                () = sleep_until(start.unwrap_or(retry)), if start.is_some() => {}
             }
+            self.streams.start_waiting()?;
             self.take_in()?;
             self.settle()?;
         }
@@ -254,8 +257,8 @@ impl<L: Ledger> Engine<L> {
                 );
             }
             Action::Resume { stream } => self.streams.resume(stream)?,
-            Action::Stop { stream, how } => self.streams.stop(stream, how),
-            Action::Notice { stream, status, position } => self.streams.notice(stream, status, position),
+            Action::Stop { stream, how: _ } => self.streams.stop(stream),
+            Action::Notice { stream, status, position } => self.streams.notice(stream, status, position)?,
             Action::Acknowledge { first, last } => {
                 self.order(ToCard::Acknowledge(card_name(first), card_name(last)));
             }

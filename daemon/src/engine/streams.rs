@@ -1,13 +1,14 @@
 //! The pushers of this end's key streams.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use tokio::sync::mpsc;
+use tokio::time::{Duration, Instant};
 
-use crate::agreement::{Delivery, Event, Position, StopHow};
+use crate::agreement::{Delivery, Event, Position};
 use crate::config::KmsEndpoint;
 use crate::interface::{KeyStreamId, Status};
-use crate::push::{self, CommandError, DeliveryFault, PushHandle, Pusher, Report, SpawnError, StreamPush};
+use crate::push::{self, CommandError, DeliveryFault, PushHandle, Pusher, Report, StopHow, StreamPush};
 use crate::vault::KeyExtent;
 
 /// A pusher did not take what it must take.
@@ -21,16 +22,8 @@ pub enum PushFault {
         /// The KMS.
         kms: String,
     },
-    /// No pusher could be made.
-    #[error("key stream {stream} cannot be pushed: {fault}")]
-    Spawn {
-        /// Key stream.
-        stream: KeyStreamId,
-        /// Why.
-        fault: SpawnError,
-    },
-    /// There is no pusher where there must be one.
-    #[error("key stream {0} has no pusher")]
+    /// The key agreement named a stream that has not begun.
+    #[error("key stream {0} is not known to push")]
     Missing(KeyStreamId),
     /// A delivery was refused.
     #[error("key stream {stream}: {fault}")]
@@ -50,11 +43,26 @@ pub enum PushFault {
     },
 }
 
+/// Time between two attempts to start pushers for which there was no memory.
+const START_AGAIN: Duration = Duration::from_secs(1);
+
+/// One key stream at this end.
+enum Pushing {
+    /// It has no pusher yet: nothing was to be sent, or there was no memory for it. What comes waits in the vault, as
+    /// much as the agreement's window allows.
+    Waiting { what: StreamPush, deliveries: Vec<push::Delivery>, discard: Position },
+    /// It has one.
+    Running(PushHandle),
+}
+
 /// Pushers by key stream.
 pub(super) struct Streams {
     pusher: Pusher,
     endpoints: HashMap<String, KmsEndpoint>,
-    handles: HashMap<KeyStreamId, PushHandle>,
+    streams: HashMap<KeyStreamId, Pushing>,
+    /// Streams whose pusher could not be started, and when to try again.
+    unstarted: HashSet<KeyStreamId>,
+    start_again: Instant,
     stopped: mpsc::UnboundedSender<(KeyStreamId, Position)>,
 }
 
@@ -66,9 +74,17 @@ impl Streams {
         endpoints: HashMap<String, KmsEndpoint>,
         stopped: mpsc::UnboundedSender<(KeyStreamId, Position)>,
     ) -> Self {
-        Self { pusher, endpoints, handles: HashMap::new(), stopped }
+        Self {
+            pusher,
+            endpoints,
+            streams: HashMap::new(),
+            unstarted: HashSet::new(),
+            start_again: Instant::now(),
+            stopped,
+        }
     }
 
+    /// A stream lives at this end. Its pusher, which costs memory, is started when there is something to send.
     pub(super) fn begin(
         &mut self,
         stream: KeyStreamId,
@@ -81,56 +97,111 @@ impl Streams {
             .get(kms)
             .cloned()
             .ok_or_else(|| PushFault::UnknownKms { stream, kms: kms.into() })?;
-        let handle = self
-            .pusher
-            .spawn(StreamPush { stream, endpoint, chunk_size, first })
-            .map_err(|fault| PushFault::Spawn { stream, fault })?;
-        self.handles.insert(stream, handle);
+        let what = StreamPush { stream, endpoint, chunk_size, first };
+        self.streams.insert(stream, Pushing::Waiting { what, deliveries: Vec::new(), discard: 0 });
         Ok(())
     }
 
     pub(super) fn deliver(&mut self, delivery: &Delivery, key: Vec<KeyExtent>) -> Result<(), PushFault> {
         let stream = delivery.stream;
-        let handle = self.handles.get_mut(&stream).ok_or(PushFault::Missing(stream))?;
-        handle
-            .deliver(push::Delivery { first: delivery.first, count: delivery.count, key })
-            .map_err(|refused| PushFault::Delivery { stream, fault: refused.why })
-    }
-
-    pub(super) fn discard(&self, stream: KeyStreamId, up_to: Position) -> Result<(), PushFault> {
-        self.command(stream, |handle| handle.discard(up_to))
-    }
-
-    pub(super) fn resume(&self, stream: KeyStreamId) -> Result<(), PushFault> {
-        self.command(stream, PushHandle::resume)
-    }
-
-    /// A notice is worth a try and no more.
-    pub(super) fn notice(&self, stream: KeyStreamId, status: Status, position: Position) {
-        if let Err(fault) = self.command(stream, |handle| handle.notice(status, position)) {
-            log::warn!("notice {status:?} is not sent: {fault}");
+        let delivery = push::Delivery { first: delivery.first, count: delivery.count, key };
+        match self.streams.get_mut(&stream).ok_or(PushFault::Missing(stream))? {
+            Pushing::Running(handle) => give(handle, delivery),
+            Pushing::Waiting { deliveries, .. } => {
+                deliveries.push(delivery);
+                self.start(stream)
+            }
         }
     }
 
-    fn command(
-        &self,
-        stream: KeyStreamId,
-        give: impl FnOnce(&PushHandle) -> Result<(), CommandError>,
-    ) -> Result<(), PushFault> {
-        let handle = self.handles.get(&stream).ok_or(PushFault::Missing(stream))?;
-        give(handle).map_err(|fault| PushFault::Command { stream, fault })
+    /// Starts the pusher of a stream that waits. Where there is no memory for it, the stream goes on waiting: it must
+    /// not end the others.
+    fn start(&mut self, stream: KeyStreamId) -> Result<(), PushFault> {
+        let Some(Pushing::Waiting { what, deliveries, discard }) = self.streams.get_mut(&stream) else {
+            return Ok(());
+        };
+        match self.pusher.spawn(what.clone()) {
+            Ok(mut handle) => {
+                let (deliveries, discard) = (std::mem::take(deliveries), *discard);
+                if discard > 0 {
+                    handle.discard(discard).map_err(|fault| PushFault::Command { stream, fault })?;
+                }
+                deliveries.into_iter().try_for_each(|delivery| give(&mut handle, delivery))?;
+                self.streams.insert(stream, Pushing::Running(handle));
+                self.unstarted.remove(&stream);
+            }
+            Err(fault) => {
+                if self.unstarted.insert(stream) {
+                    log::error!("key stream {stream} waits: {fault}; trying again");
+                }
+                self.start_again = Instant::now() + START_AGAIN;
+            }
+        }
+        Ok(())
     }
 
-    /// Stops a stream; what comes of it is told by itself.
-    pub(super) fn stop(&mut self, stream: KeyStreamId, how: StopHow) {
-        let Some(handle) = self.handles.remove(&stream) else {
+    /// When [`Streams::start_waiting`] is due, if at all.
+    pub(super) fn next_start(&self) -> Option<Instant> {
+        (!self.unstarted.is_empty()).then_some(self.start_again)
+    }
+
+    /// Tries again to start pushers for which there was no memory.
+    pub(super) fn start_waiting(&mut self) -> Result<(), PushFault> {
+        if self.next_start().is_some_and(|due| Instant::now() >= due) {
+            let waiting: Vec<KeyStreamId> = self.unstarted.iter().copied().collect();
+            waiting.into_iter().try_for_each(|stream| self.start(stream))?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn discard(&mut self, stream: KeyStreamId, up_to: Position) -> Result<(), PushFault> {
+        match self.streams.get_mut(&stream).ok_or(PushFault::Missing(stream))? {
+            Pushing::Running(handle) => {
+                handle.discard(up_to).map_err(|fault| PushFault::Command { stream, fault })
+            }
+            // The pusher that comes is told before it gets the deliveries.
+            Pushing::Waiting { discard, .. } => {
+                *discard = up_to.max(*discard);
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) fn resume(&self, stream: KeyStreamId) -> Result<(), PushFault> {
+        match self.streams.get(&stream).ok_or(PushFault::Missing(stream))? {
+            Pushing::Running(handle) => handle.resume().map_err(|fault| PushFault::Command { stream, fault }),
+            Pushing::Waiting { .. } => Ok(()),
+        }
+    }
+
+    /// A notice is worth a try and no more.
+    pub(super) fn notice(
+        &mut self,
+        stream: KeyStreamId,
+        status: Status,
+        position: Position,
+    ) -> Result<(), PushFault> {
+        self.start(stream)?;
+        if let Some(Pushing::Running(handle)) = self.streams.get(&stream)
+            && let Err(fault) = handle.notice(status, position)
+        {
+            log::warn!("key stream {stream}: notice {status:?} is not sent: {fault}");
+        }
+        Ok(())
+    }
+
+    /// Stops a stream; what comes of it is told by itself. What is on its way is settled first, so that a KMS finds no
+    /// chunk behind the answer to its close.
+    pub(super) fn stop(&mut self, stream: KeyStreamId) {
+        self.end(stream, StopHow::AfterInFlight);
+    }
+
+    fn end(&mut self, stream: KeyStreamId, how: StopHow) {
+        self.unstarted.remove(&stream);
+        let Some(Pushing::Running(handle)) = self.streams.remove(&stream) else {
             // No pusher, so nothing was sent since the daemon started.
             let _ = self.stopped.send((stream, 0));
             return;
-        };
-        let how = match how {
-            StopHow::Now => push::StopHow::Now,
-            StopHow::AfterNotices => push::StopHow::AfterInFlight,
         };
         // Should the pusher not confirm, everything it was given counts as sent.
         let given = handle.next_position();
@@ -150,12 +221,17 @@ impl Streams {
 
     /// Stops every stream at once; answers how many confirmations come.
     pub(super) fn stop_all(&mut self) -> usize {
-        let all: Vec<KeyStreamId> = self.handles.keys().copied().collect();
+        let all: Vec<KeyStreamId> = self.streams.keys().copied().collect();
         for stream in &all {
-            self.stop(*stream, StopHow::Now);
+            self.end(*stream, StopHow::Now);
         }
         all.len()
     }
+}
+
+fn give(handle: &mut PushHandle, delivery: push::Delivery) -> Result<(), PushFault> {
+    let stream = handle.stream();
+    handle.deliver(delivery).map_err(|refused| PushFault::Delivery { stream, fault: refused.why })
 }
 
 /// What a report means for the key agreement; the rest is for the log.

@@ -2,6 +2,9 @@
 //!
 //! A block is a row of cells of 16 octets at offsets that are multiples of 16; what would not fit is cut off.
 
+use crate::card::Name;
+use crate::link::test_key_cell;
+
 /// Octets of a cell.
 pub const CELL_BYTES: usize = 16;
 /// Sequences are written modulo 2^40.
@@ -34,23 +37,8 @@ impl Origin {
     }
 }
 
-/// Cell `number` of a block.
-#[must_use]
-pub fn cell(session: u32, sequence: u64, number: u32) -> [u8; CELL_BYTES] {
-    let mut octets = [0; CELL_BYTES];
-    let (name, sum) = octets.split_at_mut(12);
-    for (to, from) in name.iter_mut().zip(
-        session
-            .to_le_bytes()
-            .into_iter()
-            .chain(sequence.to_le_bytes().into_iter().take(5))
-            .chain(number.to_le_bytes().into_iter().take(3)),
-    ) {
-        *to = from;
-    }
-    let crc = crc32c::crc32c(name).to_le_bytes();
-    sum.copy_from_slice(&crc);
-    octets
+fn cell(session: u32, sequence: u64, number: u32) -> [u8; CELL_BYTES] {
+    test_key_cell(Name { session: session.into(), sequence }, number)
 }
 
 /// What a whole cell says, if its checksum is right: the place of its first octet.

@@ -1,0 +1,116 @@
+//! What is known of the running system, from the lines that its processes print.
+
+use std::collections::HashMap;
+
+use serde::Deserialize;
+
+/// Samples that wait for the other end.
+const MOST_SAMPLES: usize = 20_000;
+
+/// A status line of a KMS; see `qkd-sim kms --json`.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct Kms {
+    pub(super) chunks: u64,
+    pub(super) octets: u64,
+    pub(super) duplicates: u64,
+    pub(super) missing: u64,
+    pub(super) refused: u64,
+    pub(super) violations: u64,
+    pub(super) receiving: u64,
+    pub(super) with_key: u64,
+    pub(super) bit_per_s: f64,
+    pub(super) trouble: Option<String>,
+    samples: Vec<(String, u64, String)>,
+}
+
+/// What the pair says of a card.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(super) struct Card {
+    pub(super) link: String,
+    pub(super) qber_ppm: u32,
+    pub(super) secret_key_rate: u64,
+    pub(super) blocks_announced: u64,
+    pub(super) bytes_announced: u64,
+    pub(super) retained_bytes: u64,
+    pub(super) dropped_overflow: u64,
+    pub(super) dropped_overflow_bytes: u64,
+}
+
+#[derive(Deserialize)]
+struct Pair {
+    cards: [Card; 2],
+}
+
+/// The system at a moment.
+#[derive(Debug, Default)]
+pub(super) struct Picture {
+    pub(super) kms: [Kms; 2],
+    pub(super) cards: [Card; 2],
+    waiting: [HashMap<(String, u64), String>; 2],
+    /// Sampled chunks that came at both ends, and those of them that are the same.
+    pub(super) sampled: u64,
+    pub(super) equal: u64,
+}
+
+impl Picture {
+    /// Takes a line of the pair; others than its status are passed over.
+    pub(super) fn pair_line(&mut self, line: &str) {
+        if let Ok(pair) = serde_json::from_str::<Pair>(line) {
+            self.cards = pair.cards;
+        }
+    }
+
+    /// Takes a line of the KMS at `end`; others than its status are passed over.
+    pub(super) fn kms_line(&mut self, end: usize, line: &str) {
+        let Ok(mut status) = serde_json::from_str::<Kms>(line) else { return };
+        let samples = std::mem::take(&mut status.samples);
+        if let Some(kms) = self.kms.get_mut(end) {
+            *kms = status;
+        }
+        for (stream, position, digest) in samples {
+            let [a, b] = &mut self.waiting;
+            let (own, other) = if end == 0 { (a, b) } else { (b, a) };
+            let name = (stream, position);
+            if let Some(theirs) = other.remove(&name) {
+                self.sampled += 1;
+                self.equal += u64::from(theirs == digest);
+            } else if own.len() < MOST_SAMPLES {
+                own.insert(name, digest);
+            }
+        }
+    }
+
+    /// Chunks at each end.
+    pub(super) fn chunks(&self) -> [u64; 2] {
+        self.kms.each_ref().map(|kms| kms.chunks)
+    }
+
+    /// Error rate of the link in per cent.
+    pub(super) fn qber_percent(&self) -> f64 {
+        let [a, b] = self.cards.each_ref().map(|card| f64::from(card.qber_ppm));
+        a.max(b) / 10_000.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_that_differ_between_the_ends_are_not_counted_as_equal() {
+        let mut picture = Picture::default();
+        picture.kms_line(
+            0,
+            r#"{"event":"status","chunks":7,"samples":[["s",0,"aa"],["s",4,"bb"],["s",6,"cc"]]}"#,
+        );
+        picture.kms_line(
+            1,
+            r#"{"event":"status","chunks":8,"samples":[["s",0,"aa"],["s",4,"xx"],["t",6,"cc"]]}"#,
+        );
+        picture.kms_line(1, "no status");
+        assert_eq!((picture.sampled, picture.equal), (2, 1));
+        assert_eq!(picture.chunks(), [7, 8]);
+    }
+}

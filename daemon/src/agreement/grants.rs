@@ -184,7 +184,11 @@ impl Core {
         if most < chunk {
             return Turned::Nothing;
         }
-        let pinnable = self.pinnable(supply, chunk);
+        let idle = live.position >= state.next && live.peer.position >= state.next;
+        let mut pinnable = self.pinnable(supply, chunk, false);
+        if pinnable < chunk && idle {
+            pinnable = self.pinnable(supply, chunk, true);
+        }
         let chunks = most.min(supply.bytes()).min(pinnable) / chunk;
         if chunks == 0 {
             let crumbs = supply.is_crumbs() && supply.bytes() < chunk;
@@ -193,19 +197,27 @@ impl Core {
         Turned::Gets(chunks * chunk)
     }
 
-    /// Octets of the supply whose blocks both ends may keep until they are settled. Where nothing is kept, one chunk
-    /// always may be.
-    fn pinnable(&self, supply: &Supply, chunk: u64) -> u64 {
+    /// Octets of the supply whose blocks both ends may keep until they are settled. The last quarter of that room is for
+    /// streams of which nothing is kept (`idle`), so that those whose KMSs take nothing leave something to the others.
+    /// Where nothing at all is kept, one chunk always may be.
+    fn pinnable(&self, supply: &Supply, chunk: u64, idle: bool) -> u64 {
         let limit = self.pin_limit();
+        let part = |all: u64| if idle { all } else { all - all / 4 };
         let here = self.holdings.pinned();
         let there = self.leading.peer_pinned;
         let unapplied = self.leading.unapplied;
         let bytes = here.bytes.max(there.bytes.saturating_add(unapplied.bytes));
         let blocks = here.blocks.max(there.blocks.saturating_add(unapplied.blocks));
         let free = supply
-            .bytes_of_blocks(limit.blocks.saturating_sub(blocks))
-            .min(limit.bytes.saturating_sub(bytes));
-        if blocks == 0 { free.max(chunk) } else { free }
+            .bytes_of_blocks(part(limit.blocks).saturating_sub(blocks))
+            .min(part(limit.bytes).saturating_sub(bytes));
+        if blocks == 0 {
+            free.max(chunk)
+        } else if idle {
+            free.min(chunk)
+        } else {
+            free
+        }
     }
 
     fn serve(

@@ -119,7 +119,7 @@ fn every_schedule_keeps_the_invariants() {
 #[test]
 fn a_planted_defect_is_caught() {
     for defect in Defect::ALL {
-        let caught = (0..400).find_map(|seed| {
+        let caught = (0..1_000).find_map(|seed| {
             let verdict = std::panic::catch_unwind(|| run(seed, Some(defect), false).0);
             match verdict {
                 Ok(Ok(())) => None,

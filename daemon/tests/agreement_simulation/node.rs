@@ -15,7 +15,7 @@ use super::checker::{Checker, Verdict, broken};
 use super::defects::Defect;
 use super::push::{Order, Pusher};
 
-pub(crate) const VAULT_BYTES: u64 = 240;
+pub(crate) const VAULT_BYTES: u64 = 320;
 
 /// How far a batch gets before the power fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -84,6 +84,8 @@ pub(crate) struct World {
     /// A stream whose KMS at one end takes nothing.
     pub(crate) stuck: Option<(usize, KeyStreamId)>,
     pub(crate) healed: bool,
+    /// Which ends have lost their ledger, or had an old one, at some time.
+    forgetful: [bool; 2],
 }
 
 impl World {
@@ -117,6 +119,7 @@ impl World {
             streams: 0,
             stuck: None,
             healed: false,
+            forgetful: [false; 2],
         }
     }
 
@@ -460,6 +463,19 @@ impl World {
         Ok(())
     }
 
+    /// The ledger of `end` is lost or old. Once both ends have forgotten which IDs were used, nobody can refuse them, and
+    /// the KMSs must not come with them again, nor wait for an answer to a call that does.
+    fn forgets(&mut self, end: usize) -> Verdict {
+        self.forgetful[end] = true;
+        if self.forgetful != [true; 2] {
+            return Ok(());
+        }
+        for node in &mut self.nodes {
+            node.opened.clear();
+        }
+        self.crash(1 - end)
+    }
+
     fn trouble(&mut self, end: usize) -> Verdict {
         match self.dice.below(11) {
             0 if self.strikes(Fault::Close, 500) => {
@@ -484,17 +500,24 @@ impl World {
             }
             4 if self.strikes(Fault::NewSession, 250) => self.new_session(),
             5 if self.strikes(Fault::ConnectionCut, 500) => self.cut()?,
-            6 if self.strikes(Fault::LedgerLost, 150) => {
-                self.nodes[end].ledger = MemoryLedger::new();
-                self.crash(end)?;
+            6 if self.strikes(Fault::LedgerLost, 400) => {
+                let both = self.dice.hits(400);
+                for lost in 0..2 {
+                    if both || lost == end {
+                        self.forgets(lost)?;
+                        self.nodes[lost].ledger = MemoryLedger::new();
+                        self.crash(lost)?;
+                    }
+                }
             }
             7 => {
                 let node = &mut self.nodes[end];
                 if node.backup.is_none() {
                     node.backup = Some(MemoryLedger::holding(node.ledger.durable().clone()));
-                } else if self.strikes(Fault::LedgerRolledBack, 150)
+                } else if self.strikes(Fault::LedgerRolledBack, 300)
                     && let Some(backup) = self.nodes[end].backup.take()
                 {
+                    self.forgets(end)?;
                     self.nodes[end].ledger = backup;
                     self.crash(end)?;
                 }

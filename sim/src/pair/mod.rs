@@ -21,3 +21,9 @@ pub fn run(args: Args) -> ExitCode {
         }
     }
 }
+
+/// The explanation of faults in `qkd-sim pair --help`.
+#[cfg(test)]
+pub(crate) const fn fault_help() -> &'static str {
+    options::FAULT_HELP
+}

@@ -69,7 +69,7 @@ pub struct Args {
     pub json: bool,
 }
 
-const FAULT_HELP: &str = "\
+pub(super) const FAULT_HELP: &str = "\
 Faults are words name=value: at (when, since the start), end (a, b or both; both unless given), kind, count (1 unless
 given), for (1s unless given). Times are a number with us, ms, s, m or h. Kinds:
   lose-block            the next count blocks are lost at this end

@@ -1,1 +1,6 @@
-//! Tests of the server.
+//! The server against clients that break the protocol, leave in the middle, or use it as intended.
+
+mod client;
+mod device;
+mod memory;
+mod wire;

@@ -16,6 +16,8 @@
 //! published record of 115.8 Mb/s (Li et al., Nature Photonics 17, 416, 2023: 2.5 GHz, superconducting detectors), and
 //! so that key ends near 56 dB, as it did there after 328 km.
 
+use super::weather::USUAL_VISIBILITY;
+
 /// Greatest loss that the model is asked for, in dB.
 pub const LOSS_MAX_DB: f64 = 60.0;
 
@@ -78,17 +80,23 @@ impl Optics {
         }
     }
 
-    /// The loss in dB at which freshly aligned optics give this secret key rate in bit/s, or nothing when even a
-    /// link without loss gives less.
+    /// What a link gives on average between two alignments, at a loss in dB.
+    #[must_use]
+    pub fn usually(&self, loss_db: f64) -> Yield {
+        self.at(loss_db, self.visibility * USUAL_VISIBILITY)
+    }
+
+    /// The loss in dB at which a link usually gives this secret key rate in bit/s, or nothing when even a link
+    /// without loss gives less.
     #[must_use]
     pub fn loss_for(&self, secret_bit_s: f64) -> Option<f64> {
-        if !(1.0..=self.at(0.0, self.visibility).secret_bit_s).contains(&secret_bit_s) {
+        if !(1.0..=self.usually(0.0).secret_bit_s).contains(&secret_bit_s) {
             return None;
         }
         let (mut low, mut high) = (0.0, LOSS_MAX_DB);
         for _ in 0..60 {
             let middle = f64::midpoint(low, high);
-            if self.at(middle, self.visibility).secret_bit_s >= secret_bit_s {
+            if self.usually(middle).secret_bit_s >= secret_bit_s {
                 low = middle;
             } else {
                 high = middle;

@@ -18,6 +18,8 @@ const DAY_S: f64 = 86_400.0;
 const RELAXATION_S: f64 = 60.0;
 /// Standard deviation of the phase error under control, in radians.
 const PHASE_SIGMA: f64 = 0.06;
+/// Mean of the cosine of the phase error, e^(-sigma²/2): the share of the visibility that is usually there.
+pub(crate) const USUAL_VISIBILITY: f64 = 0.998_202;
 
 /// How often the link stops by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -126,10 +126,9 @@ impl Args {
     ) -> Result<PairOptions, BadOptions> {
         let loss_db = match (self.loss_db, self.rate.unwrap_or(1e6)) {
             (Some(loss_db), _) => loss_db,
-            (None, asked) => Optics::RECORD.loss_for(asked).ok_or_else(|| BadOptions::Rate {
-                asked,
-                most: Optics::RECORD.at(0.0, Optics::RECORD.visibility).secret_bit_s,
-            })?,
+            (None, asked) => Optics::RECORD
+                .loss_for(asked)
+                .ok_or_else(|| BadOptions::Rate { asked, most: Optics::RECORD.usually(0.0).secret_bit_s })?,
         };
         // Two independent seeds: what can be told about a run must not tell its key.
         let seed = self.seed.unwrap_or_else(|| fresh.next_u64());

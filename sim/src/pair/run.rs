@@ -23,9 +23,9 @@ use crate::server::{BadSocket, Port, Server};
 /// Pause after a step that was busy; each idle step doubles it.
 const PAUSE_MIN: Duration = Duration::from_micros(50);
 /// Longest pause while a host is connected. It bounds how late a card sees a command.
-const PAUSE_CONNECTED: Duration = Duration::from_millis(1);
+const PAUSE_CONNECTED: Duration = Duration::from_millis(2);
 /// Longest pause while none is.
-const PAUSE_ALONE: Duration = Duration::from_millis(5);
+const PAUSE_ALONE: Duration = Duration::from_millis(10);
 /// The cards' clock moves by at most this at a time: after the host was suspended the link does not distil the
 /// hours that it has slept.
 const STRIDE_MAX: Duration = Duration::from_secs(1);

@@ -30,7 +30,7 @@ fn options(more: &str, drawn: u64) -> Result<PairOptions, BadOptions> {
 fn a_rate_becomes_the_loss_that_gives_it() {
     for (text, rate) in [("1k", 1e3), ("10M", 1e7), ("115.8M", 115.8e6), ("250000", 250e3), ("0.01G", 1e7)] {
         let loss = options(&format!("--rate {text}"), 0).unwrap().loss_db;
-        let given = Optics::RECORD.at(loss, Optics::RECORD.visibility).secret_bit_s;
+        let given = Optics::RECORD.usually(loss).secret_bit_s;
         assert!((given / rate - 1.0).abs() < 1e-3, "{text}");
     }
     assert!((options("--loss-db 12.5", 0).unwrap().loss_db - 12.5).abs() < 1e-9);

@@ -1,7 +1,7 @@
 //! The client's memory by I/O virtual address.
 
 use std::collections::BTreeMap;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use nix::errno::Errno;
@@ -29,15 +29,26 @@ struct Mapping {
     memory: Option<(Arc<SharedMemory>, u64)>,
 }
 
+/// A file: device and inode.
+type FileKey = (u64, u64);
+
 /// All mappings of a client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct DmaTable {
+    /// The memory of BAR 0, which is no memory of the client even if it passes the descriptor back.
+    registers: FileKey,
     mappings: BTreeMap<u64, Mapping>,
     /// Each file is mapped once, whole, however many mappings lie in it. Keyed by device and inode.
-    files: BTreeMap<(u64, u64), Weak<SharedMemory>>,
+    files: BTreeMap<FileKey, Weak<SharedMemory>>,
 }
 
 impl DmaTable {
+    /// No mappings yet.
+    pub(crate) fn new(registers: &SharedMemory) -> Result<Self, Errno> {
+        let registers = file_key(registers)?;
+        Ok(Self { registers, mappings: BTreeMap::new(), files: BTreeMap::new() })
+    }
+
     /// Makes `bytes` at `iova` reachable.
     ///
     /// # Errors
@@ -74,8 +85,10 @@ impl DmaTable {
 
     /// The mapping of a whole file of at least `bytes`, made anew only when there is none yet or it is too short.
     fn file(&mut self, descriptor: OwnedFd, bytes: u64) -> Result<Arc<SharedMemory>, Errno> {
-        let stat = fstat(&descriptor)?;
-        let key = (stat.st_dev, stat.st_ino);
+        let key = file_key(&descriptor)?;
+        if key == self.registers {
+            return Err(Errno::EINVAL);
+        }
         let known = self.files.get(&key).and_then(Weak::upgrade).filter(|known| known.len() >= bytes);
         if let Some(known) = known {
             return Ok(known);
@@ -168,6 +181,11 @@ impl DmaTable {
             _ => Err(refused),
         }
     }
+}
+
+fn file_key(file: &impl AsFd) -> Result<FileKey, Errno> {
+    let stat = fstat(file)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
 
 #[derive(Debug)]

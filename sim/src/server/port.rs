@@ -43,11 +43,13 @@ pub(crate) struct PortInner {
 
 impl Port {
     pub(crate) fn new(device_id: u16, serial: u64) -> io::Result<Self> {
+        let registers = SharedMemory::create("qkd-registers", REGISTER_BAR_BYTES)?;
+        let dma = DmaTable::new(&registers)?;
         Ok(Self {
-            registers: SharedMemory::create("qkd-registers", REGISTER_BAR_BYTES)?,
+            registers,
             inner: Mutex::new(PortInner {
                 config: ConfigSpace::new(device_id, serial),
-                dma: DmaTable::default(),
+                dma,
                 vectors: [const { None }; VECTORS as usize],
                 error: None,
                 request: None,

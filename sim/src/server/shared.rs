@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 use memmap2::{MmapOptions, MmapRaw};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -88,58 +88,51 @@ impl SharedMemory {
 
     /// Copies out of the mapping; `None`, with nothing copied, when the range does not lie within it.
     pub(crate) fn read(&self, offset: u64, into: &mut [u8]) -> Option<()> {
-        self.at(offset, into.len())?;
-        let mut offset = offset;
-        let mut rest = into;
-        while !rest.is_empty() {
-            let step = if offset.is_multiple_of(8) && rest.len() >= 8 { 8 } else { 1 };
-            let (now, later) = rest.split_at_mut(step);
-            if step == 8 {
-                now.copy_from_slice(&self.word64(offset)?.load(Ordering::Relaxed).to_ne_bytes());
-            } else {
-                now.fill(self.octet(offset)?.load(Ordering::Relaxed));
-            }
-            offset += step as u64;
-            rest = later;
+        let (head, words, tail) = self.parts(offset, into.len())?;
+        let (into_head, rest) = into.split_at_mut(head.len());
+        let (into_words, into_tail) = rest.split_at_mut(words.len() * 8);
+        let octets = head.iter().zip(into_head).chain(tail.iter().zip(into_tail));
+        octets.for_each(|(from, to)| *to = from.load(Ordering::Relaxed));
+        for (from, to) in words.iter().zip(into_words.as_chunks_mut().0) {
+            *to = from.load(Ordering::Relaxed).to_ne_bytes();
         }
-        std::sync::atomic::fence(Ordering::Acquire);
+        fence(Ordering::Acquire);
         Some(())
     }
 
     /// Copies into the mapping; `None`, with nothing copied, when the range does not lie within it.
     pub(crate) fn write(&self, offset: u64, from: &[u8]) -> Option<()> {
-        self.at(offset, from.len())?;
-        std::sync::atomic::fence(Ordering::Release);
-        let mut offset = offset;
-        let mut rest = from;
-        while !rest.is_empty() {
-            match rest.split_first_chunk::<8>() {
-                Some((now, later)) if offset.is_multiple_of(8) => {
-                    self.word64(offset)?.store(u64::from_ne_bytes(*now), Ordering::Relaxed);
-                    offset += 8;
-                    rest = later;
-                }
-                _ => {
-                    let (now, later) = rest.split_first()?;
-                    self.octet(offset)?.store(*now, Ordering::Relaxed);
-                    offset += 1;
-                    rest = later;
-                }
-            }
+        let (head, words, tail) = self.parts(offset, from.len())?;
+        fence(Ordering::Release);
+        let (from_head, rest) = from.split_at(head.len());
+        let (from_words, from_tail) = rest.split_at(words.len() * 8);
+        let octets = head.iter().zip(from_head).chain(tail.iter().zip(from_tail));
+        octets.for_each(|(to, &from)| to.store(from, Ordering::Relaxed));
+        for (to, &from) in words.iter().zip(from_words.as_chunks().0) {
+            to.store(u64::from_ne_bytes(from), Ordering::Relaxed);
         }
         Some(())
     }
 
     fn word64(&self, offset: u64) -> Option<&AtomicU64> {
-        let pointer = self.at(offset, 8).filter(|_| offset.is_multiple_of(8))?;
-        // SAFETY: as in `load32`, with eight octets and an alignment of 8; the reference does not outlive `self`.
-        Some(unsafe { AtomicU64::from_ptr(pointer.cast()) })
+        match self.parts(offset, 8)? {
+            (_, [word], _) => Some(word),
+            _ => None,
+        }
     }
 
-    fn octet(&self, offset: u64) -> Option<&AtomicU8> {
-        let pointer = self.at(offset, 1)?;
-        // SAFETY: as in `load32`, with one octet; the reference does not outlive `self`.
-        Some(unsafe { AtomicU8::from_ptr(pointer) })
+    /// A range of the mapping as octets up to the first multiple of 8, words, and the octets that are left.
+    fn parts(&self, offset: u64, bytes: usize) -> Option<(&[AtomicU8], &[AtomicU64], &[AtomicU8])> {
+        let start = self.at(offset, bytes)?.cast::<AtomicU8>();
+        // SAFETY: `at` gives a pointer to `bytes` octets of a writable mapping that lives as long as `self` and whose
+        // file cannot shrink. All accesses of this process to the mapping are atomic, and other processes are no part
+        // of its memory model, so shared references to atomics are what may point there.
+        let octets = unsafe { std::slice::from_raw_parts(start, bytes) };
+        // SAFETY: eight `AtomicU8` have the size and the valid values of one `AtomicU64`, and `align_to` keeps to its
+        // alignment. Accesses of different sizes do not meet in one octet at once: ranges are only
+        // copied of a client's memory and by the cards' thread alone, and BAR 0 is never taken for such memory.
+        let parts = unsafe { octets.align_to::<AtomicU64>() };
+        Some(parts)
     }
 }
 

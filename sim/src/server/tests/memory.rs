@@ -105,6 +105,16 @@ fn memory_that_could_shrink_is_sealed_or_refused() {
 }
 
 #[test]
+fn the_registers_cannot_be_passed_back_as_memory() {
+    let served = Served::new();
+    let mut client = served.agreed();
+    let mut asked = vec![0; 32];
+    asked[0] = 64;
+    let registers = client.call(5, &asked, &[]).descriptors.remove(0);
+    assert_eq!(client.map(IOVA, PAGE, 0, Some(registers.as_fd())), Errno::EINVAL);
+}
+
+#[test]
 fn the_card_writes_through_pages_that_were_mapped_one_by_one() {
     let served = Served::new();
     let mut client = served.agreed();

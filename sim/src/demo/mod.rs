@@ -219,6 +219,7 @@ async fn play(args: &Args, places: &Places, cast: &mut Cast) -> Result<bool, Dem
     say.text("keys arrive at both ends");
 
     let begun = Instant::now();
+    let mark = picture.mark();
     let mut said = begun;
     loop {
         look(cast, &mut picture).await?;
@@ -250,14 +251,21 @@ async fn play(args: &Args, places: &Places, cast: &mut Cast) -> Result<bool, Dem
             break;
         }
     }
+    let shares = picture.shares(&mark);
     say.text("both KMSs close their streams");
     let closed = cast.close_streams().await;
     // The cards' last word, after the last key was delivered.
     look(cast, &mut picture).await.or_else(|error| if closed.is_ok() { Ok(()) } else { Err(error) })?;
     let left = cast.leave().await;
     let verdict = judge(&places.history(0), &places.history(1), CountedLosses::default())?;
-    let shown =
-        Shown { args, verdict: &verdict, picture: &picture, troubles: &troubles, memory: memory.usage() };
+    let shown = Shown {
+        args,
+        verdict: &verdict,
+        picture: &picture,
+        troubles: &troubles,
+        memory: memory.usage(),
+        shares,
+    };
     if args.json {
         say.line(&shown.json().to_string());
     } else {

@@ -15,6 +15,8 @@ pub(super) struct Shown<'a> {
     pub(super) picture: &'a Picture,
     pub(super) troubles: &'a [Trouble],
     pub(super) memory: Vec<Usage>,
+    /// Delivered at each end, of what its card distilled meanwhile, in per cent.
+    pub(super) shares: [f64; 2],
 }
 
 impl Shown<'_> {
@@ -35,27 +37,13 @@ impl Shown<'_> {
         complaints
     }
 
-    /// Octets delivered at each end, of those that the cards distilled, in per cent.
-    fn shares(&self) -> [f64; 2] {
-        let chunk_size = f64::from(self.args.chunk_size);
-        let mut shares = [0.0; 2];
-        for (end, share) in shares.iter_mut().enumerate() {
-            let chunks: u64 = self.verdict.streams.iter().filter_map(|row| row.chunks.get(end)).sum();
-            let distilled = self.picture.cards.get(end).map_or(0, |card| card.bytes_announced);
-            if distilled > 0 {
-                *share = 100.0 * chunks as f64 * chunk_size / distilled as f64;
-            }
-        }
-        shares
-    }
-
     /// For a person.
     pub(super) fn text(&self) -> String {
         let mut text = self.verdict.text();
         let [a, b] = &self.picture.cards;
-        let [share_a, share_b] = self.shares();
+        let [share_a, share_b] = self.shares;
         text += &format!(
-            "delivered of what the cards distilled, up to their last word: A {share_a:.1} %, B {share_b:.1} %\n\
+            "delivered of what the cards distilled meanwhile: A {share_a:.1} %, B {share_b:.1} %\n\
              refused by a full card: A {} blocks ({} bytes), B {} blocks ({} bytes)\n",
             a.dropped_overflow, a.dropped_overflow_bytes, b.dropped_overflow, b.dropped_overflow_bytes
         );
@@ -80,7 +68,7 @@ impl Shown<'_> {
             "success": self.complaints().is_empty(),
             "complaints": self.complaints(),
             "verdict": self.verdict,
-            "delivered_percent": self.shares(),
+            "delivered_percent": self.shares,
             "overflow_blocks": [a.dropped_overflow, b.dropped_overflow],
             "overflow_bytes": [a.dropped_overflow_bytes, b.dropped_overflow_bytes],
             "memory": self.memory,

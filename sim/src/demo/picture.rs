@@ -11,6 +11,8 @@ const MOST_SAMPLES: usize = 20_000;
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(super) struct Kms {
+    /// Milliseconds since 1970.
+    t: u64,
     pub(super) chunks: u64,
     pub(super) octets: u64,
     pub(super) duplicates: u64,
@@ -40,7 +42,15 @@ pub(super) struct Card {
 
 #[derive(Deserialize)]
 struct Pair {
+    seconds: f64,
     cards: [Card; 2],
+}
+
+/// Octets delivered and distilled until a moment, each with its own clock's time in seconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Mark {
+    delivered: [(f64, u64); 2],
+    distilled: [(f64, u64); 2],
 }
 
 /// The system at a moment.
@@ -48,6 +58,7 @@ struct Pair {
 pub(super) struct Picture {
     pub(super) kms: [Kms; 2],
     pub(super) cards: [Card; 2],
+    pair_seconds: f64,
     waiting: [HashMap<(String, u64), String>; 2],
     /// Sampled chunks that came at both ends, and those of them that are the same.
     pub(super) sampled: u64,
@@ -59,6 +70,7 @@ impl Picture {
     pub(super) fn pair_line(&mut self, line: &str) {
         if let Ok(pair) = serde_json::from_str::<Pair>(line) {
             self.cards = pair.cards;
+            self.pair_seconds = pair.seconds;
         }
     }
 
@@ -82,6 +94,32 @@ impl Picture {
         }
     }
 
+    /// How much was delivered and distilled until now.
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            delivered: self.kms.each_ref().map(|kms| (kms.t as f64 / 1000.0, kms.octets)),
+            distilled: self.cards.each_ref().map(|card| (self.pair_seconds, card.bytes_announced)),
+        }
+    }
+
+    /// Rate delivered at each end since `mark`, as a share in per cent of the rate at which its card distilled.
+    pub(super) fn shares(&self, mark: &Mark) -> [f64; 2] {
+        let now = self.mark();
+        let rate = |(from, before): (f64, u64), (to, after): (f64, u64)| {
+            after.saturating_sub(before) as f64 / (to - from).max(f64::MIN_POSITIVE)
+        };
+        let mut shares = [0.0; 2];
+        let delivered = mark.delivered.into_iter().zip(now.delivered);
+        let distilled = mark.distilled.into_iter().zip(now.distilled);
+        for (share, ((from, to), (first, last))) in shares.iter_mut().zip(delivered.zip(distilled)) {
+            let all = rate(first, last);
+            if all > 0.0 {
+                *share = 100.0 * rate(from, to) / all;
+            }
+        }
+        shares
+    }
+
     /// Chunks at each end.
     pub(super) fn chunks(&self) -> [u64; 2] {
         self.kms.each_ref().map(|kms| kms.chunks)
@@ -97,6 +135,24 @@ impl Picture {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_share_that_depends_on_when_the_status_lines_come_is_caught() {
+        let mut picture = Picture::default();
+        let pair = |seconds: f64, bytes: u64| {
+            let card = format!(r#"{{"bytes_announced":{bytes}}}"#);
+            format!(r#"{{"seconds":{seconds},"cards":[{card},{card}]}}"#)
+        };
+        let kms = |t: u64, octets: u64| format!(r#"{{"event":"status","t":{t},"octets":{octets}}}"#);
+        picture.pair_line(&pair(5.0, 70_000));
+        (0..2).for_each(|end| picture.kms_line(end, &kms(1_000_700, 300)));
+        let mark = picture.mark();
+        picture.pair_line(&pair(15.0, 170_000));
+        picture.kms_line(0, &kms(1_009_700, 300 + 90_000));
+        picture.kms_line(1, &kms(1_011_700, 300 + 55_000));
+        let [a, b] = picture.shares(&mark);
+        assert!((a - 100.0).abs() < 0.01 && (b - 50.0).abs() < 0.01, "{a} {b}");
+    }
 
     #[test]
     fn samples_that_differ_between_the_ends_are_not_counted_as_equal() {

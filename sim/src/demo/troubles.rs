@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use super::picture::Picture;
 
+/// Time after a trouble in which keys may still come that were on their way before. Only later ones tell that it is over.
+const SETTLES_IN: Duration = Duration::from_secs(1);
+
 /// Kinds of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -20,8 +23,12 @@ pub(super) enum Kind {
 enum Stage {
     Ahead,
     On,
-    /// Over since a moment, when each end had so many chunks.
+    /// Over since a moment.
     Over {
+        since: Duration,
+    },
+    /// Over, and what was on its way has arrived: so many chunks at each end.
+    Settled {
         since: Duration,
         chunks: [u64; 2],
     },
@@ -69,7 +76,9 @@ impl Trouble {
         match self.stage {
             Stage::Ahead => format!("this trouble never came: {}", self.name()),
             Stage::On => format!("this trouble never ended: {}", self.name()),
-            Stage::Over { .. } => format!("no key at both ends after this trouble: {}", self.name()),
+            Stage::Over { .. } | Stage::Settled { .. } => {
+                format!("no key at both ends after this trouble: {}", self.name())
+            }
             Stage::Recovered => String::new(),
         }
     }
@@ -97,11 +106,15 @@ impl Trouble {
                 news.push(News::CutPeerLink(true));
             }
         } else if self.stage == Stage::On && ended {
-            self.stage = Stage::Over { since: now, chunks: picture.chunks() };
+            self.stage = Stage::Over { since: now };
             if self.kind == Kind::PeerLinkCut {
                 news.push(News::CutPeerLink(false));
             }
-        } else if let Stage::Over { since, chunks } = self.stage {
+        } else if let Stage::Over { since } = self.stage
+            && now >= since + SETTLES_IN
+        {
+            self.stage = Stage::Settled { since, chunks: picture.chunks() };
+        } else if let Stage::Settled { since, chunks } = self.stage {
             let more = picture.chunks().iter().zip(chunks).all(|(now, then)| *now > then);
             if more {
                 self.stage = Stage::Recovered;
@@ -111,7 +124,7 @@ impl Trouble {
                     Kind::KmsRefuses => "KMS B takes keys again, and keys go on at both ends",
                     Kind::PeerLinkCut => "the daemons are connected again, and keys go on at both ends",
                 };
-                news.push(News::Say(format!("recovered: {text} ({:.1} s later)", after.as_secs_f64())));
+                news.push(News::Say(format!("recovered: {text} (seen {:.1} s later)", after.as_secs_f64())));
             }
         }
         news
@@ -142,7 +155,8 @@ mod tests {
         assert_eq!(cut.look(S(6), &picture([10, 9], [1, 1], None)), [News::CutPeerLink(false)]);
         assert_eq!(cut.look(S(7), &picture([20, 9], [1, 1], None)), []);
         assert!(!cut.recovered() && cut.unfinished().contains("no key at both ends"));
-        assert_eq!(cut.look(S(8), &picture([21, 10], [1, 1], None)).len(), 1);
+        assert_eq!(cut.look(S(8), &picture([21, 9], [1, 1], None)), []);
+        assert_eq!(cut.look(S(9), &picture([22, 10], [1, 1], None)).len(), 1);
         assert!(cut.recovered());
     }
 
@@ -154,12 +168,12 @@ mod tests {
             assert!(!trouble.recovered() && trouble.unfinished().contains("never came"));
         }
         let mut lost = Trouble::new(Kind::LostBlock, S(1), S(0));
-        for (s, blocks) in [(2, [7, 6]), (3, [8, 7]), (4, [9, 8])] {
+        for (s, blocks) in [(2, [7, 6]), (3, [8, 7]), (4, [9, 8]), (5, [9, 8])] {
             lost.look(S(s), &picture([s, s], blocks, None));
         }
         assert!(lost.recovered());
         let mut refuses = Trouble::new(Kind::KmsRefuses, S(1), S(1));
-        for (s, trouble) in [(2, Some("503")), (3, None), (4, None)] {
+        for (s, trouble) in [(2, Some("503")), (3, None), (4, None), (5, None)] {
             refuses.look(S(s), &picture([s, s], [0, 0], trouble));
         }
         assert!(refuses.recovered());

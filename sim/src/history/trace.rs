@@ -10,8 +10,10 @@ pub const TELLING_BYTES: usize = 2 * CELL_BYTES - 1;
 pub const INVENTED_BYTES: usize = 2 * TELLING_BYTES - 1;
 /// Blocks that are tried as the next one, when too little of it is there to hold a cell.
 const NEXT_BLOCKS_TRIED: u64 = 16;
-/// Octets that the start of a block must show to be taken for one without a whole cell: session and sequence.
-const NAME_BYTES: usize = 9;
+/// Octets that the start of a block must show to be taken for one without a whole cell: session, sequence and number.
+const NAME_BYTES: usize = 12;
+/// Octets of a cell's checksum that must agree to tell a place; the others are alike in many cells of a block.
+const TELLING_CHECK_BYTES: usize = 3;
 
 /// One piece of a chunk, in the order of its octets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,19 +123,32 @@ impl Tracer {
     pub fn follow(&mut self, chunk: &[u8], pieces: &mut Vec<Piece>) -> Findings {
         let mut findings = Findings::default();
         let mut done = 0;
+        let mut found_here = false;
         while done < chunk.len() {
-            if let Some(next) = self.next {
+            if let Some(next) = self.next.take() {
                 let rest = chunk.get(done..).unwrap_or_default();
                 let matched = position::matching(next, rest);
-                self.named(next, matched, pieces, &mut findings);
-                self.next = Some(next.advanced(to_u32(matched)));
-                done += matched;
-                if done == chunk.len() {
+                let told = found_here || telling(next, matched);
+                let all = matched == rest.len();
+                if told {
+                    self.named(next, matched, pieces, &mut findings);
+                } else if all {
+                    join(pieces, Piece::Unknown { length: to_u32(matched) });
+                }
+                if told || all {
+                    done += matched;
+                    self.hole = Some(next.advanced(to_u32(matched)));
+                } else {
+                    // Another place may begin like this one, so this chunk is looked at anew.
+                    self.hole = Some(next);
+                }
+                if all {
+                    self.next = self.hole.take();
                     break;
                 }
-                self.hole = self.next.take();
             }
             done = self.find_next(chunk, done, pieces, &mut findings);
+            found_here = true;
         }
         self.carry(chunk);
         findings
@@ -152,7 +167,8 @@ impl Tracer {
                 self.unknown(chunk.len() - done, pieces, findings);
                 return chunk.len();
             };
-            self.take_back(done - begin, pieces);
+            self.take_back(done.saturating_sub(begin), pieces);
+            self.unknown(begin.saturating_sub(done), pieces, findings);
             self.next = Some(start);
             return begin;
         };
@@ -160,22 +176,19 @@ impl Tracer {
         let before = position::matching_before(origin, chunk.get(..at).unwrap_or_default());
         let begin = at - before;
         let start = Origin { offset: origin.offset - to_u32(before), ..origin };
-        if begin >= done {
-            self.unknown(begin - done, pieces, findings);
-            self.next = Some(start);
-            return begin;
-        }
-        // The last octets taken for the old segment fit the new one as well.
-        let both = done - begin;
-        self.take_back(both, pieces);
-        if begin == 0 || start.offset == 0 {
-            // Segments begin where a chunk or a block begins; there the old one went on by chance.
-            self.next = Some(start);
-            return begin;
-        }
-        self.unknown(both, pieces, findings);
-        self.next = Some(start.advanced(to_u32(both)));
-        done
+        self.take_back(done.saturating_sub(begin), pieces);
+        // Segments begin where a chunk or a block begins: what agreed with the old one there did so by chance. Elsewhere
+        // octets at the border may agree with either by chance, so only whole cells are taken.
+        let from = if begin == 0 || start.offset == 0 {
+            begin
+        } else {
+            let from = begin.max(done);
+            let into_cell = (start.offset as usize + from - begin) % CELL_BYTES;
+            from + (CELL_BYTES - into_cell) % CELL_BYTES
+        };
+        self.unknown(from - begin.min(done), pieces, findings);
+        self.next = Some(start.advanced(to_u32(from - begin)));
+        from
     }
 
     /// Gives up the last `octets` that were taken for the old segment.
@@ -213,7 +226,7 @@ impl Tracer {
     /// The start of one of the next blocks of the session, where what is left of the chunk fits it to the end.
     fn next_block(&self, chunk: &[u8], done: usize) -> Option<(usize, Origin)> {
         let latest = self.latest?;
-        (done.saturating_sub(CELL_BYTES - 1)..=done).find_map(|begin| {
+        (done.saturating_sub(CELL_BYTES - 1)..chunk.len()).find_map(|begin| {
             let rest = chunk.get(begin..).filter(|rest| rest.len() >= NAME_BYTES)?;
             (1..=NEXT_BLOCKS_TRIED).find_map(|ahead| {
                 let sequence = (latest.sequence + ahead) & position::SEQUENCE_MASK;
@@ -261,6 +274,13 @@ impl Tracer {
         let keep = all.len().saturating_sub(TELLING_BYTES);
         self.carried = Zeroizing::new(all.get(keep..).unwrap_or_default().to_vec());
     }
+}
+
+/// True if `length` octets that are the test key of `from` on can hardly be that of another place.
+fn telling(from: Origin, length: usize) -> bool {
+    let offset = from.offset as usize % CELL_BYTES;
+    let checks = (offset..offset + length.min(CELL_BYTES)).filter(|at| at % CELL_BYTES >= 12);
+    checks.count() >= TELLING_CHECK_BYTES
 }
 
 /// Chunks are far below 4 GiB: their length is a u32 on the wire.

@@ -79,8 +79,8 @@ impl Receiver {
         self.plan.at(self.since_first_chunk()?)
     }
 
-    /// Judges one request that will be answered with `answer`.
-    fn take(&self, request: &[u8], answer: u16) -> Result<(), (u16, String)> {
+    /// Judges one request. Gives the trouble that its answer is to make, or HTTP status and reason of a refusal.
+    fn take(&self, request: &[u8]) -> Result<Option<Trouble>, (u16, String)> {
         let t = now();
         let material = body::parse(request).map_err(|why| {
             self.journal.violation(t, None, None, Invariant::Interface, why.clone());
@@ -98,11 +98,13 @@ impl Receiver {
         if material.status == 0 {
             self.first_chunk.get_or_init(Instant::now);
         }
+        let trouble = self.trouble();
+        let answer = trouble.map_or(201, |trouble| trouble.kind.http());
         if answer == Kind::Refuse.http() {
             slot.suspended.notify_one();
         }
         match slot.lock().take(&material, answer, t, &self.journal) {
-            Verdict::Accept => Ok(()),
+            Verdict::Accept => Ok(trouble),
             Verdict::Refuse(why) => Err((400, why)),
         }
     }
@@ -135,16 +137,15 @@ pub(super) fn serve(
 }
 
 async fn key_material(request: Bytes, receiver: Data<Receiver>) -> HttpResponse {
-    let trouble = receiver.trouble();
-    let answer = trouble.map_or(201, |trouble| trouble.kind.http());
-    if let Err((status, why)) = receiver.take(&request, answer) {
-        drop(request);
-        let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-        return HttpResponse::build(status).json(serde_json::json!({ "status": 3, "detail": why }));
-    }
-    match trouble {
-        None => accepted(),
-        Some(trouble) => make_trouble(&receiver, trouble).await,
+    let taken = receiver.take(&request);
+    drop(request);
+    match taken {
+        Ok(None) => accepted(),
+        Ok(Some(trouble)) => make_trouble(&receiver, trouble).await,
+        Err((status, why)) => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+            HttpResponse::build(status).json(serde_json::json!({ "status": 3, "detail": why }))
+        }
     }
 }
 

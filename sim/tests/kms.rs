@@ -124,13 +124,13 @@ impl Kms {
         let body = format!(
             r#"{{"status":0,"index":{index},"key_buffer":"{key}","metadata":{{"size":57,"buffer":{{"key_stream_id": "{ID}"}}}}}}"#
         );
-        write!(
-            connection,
+        // In one piece, so that nothing waits for an acknowledgement.
+        let request = format!(
             "POST /api/v1/qkd/etsi004/key-material HTTP/1.1\r\nHost: kms\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len()
-        )
-        .expect("sends");
+        );
+        connection.write_all(request.as_bytes()).expect("sends");
         let mut peek = [0];
         if connection.peek(&mut peek).ok()? == 0 {
             return None;
@@ -253,7 +253,7 @@ fn trouble_is_made_as_it_was_asked_for_and_get_key_comes_again_after_a_refusal()
     for (kind, status, body) in expected {
         let directory = tempfile::tempdir().expect("directory");
         let module = Module::start(good);
-        let trouble = format!("at=0s kind={kind} for=2s");
+        let trouble = format!("at=0s kind={kind} for=500ms");
         let kms = Kms::start(directory.path(), "a", &module, &["--open", "--trouble", &trouble]);
         wait_for(&module, "/get-key", 1);
         let first = kms.push(&mut kms.connect(), 0, &key(0));

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -74,7 +74,7 @@ impl Process {
     /// Everything it has printed so far.
     #[must_use]
     pub fn output(&self) -> String {
-        self.lines.0.lock().unwrap().0.join("\n")
+        self.lines.0.lock().unwrap_or_else(PoisonError::into_inner).0.join("\n")
     }
 
     /// Process ID.

@@ -45,7 +45,7 @@ fn what_the_readme_tells_to_type_gives_the_same_keys_at_both_ends() {
         .replace("target/release", &binaries);
     drop(listeners);
     let mut command = Command::new("bash");
-    command.args(["-m", "-e", "-c", &script]).current_dir(workspace()).process_group(0);
+    command.args(["-e", "-c", &script]).current_dir(workspace()).process_group(0);
     let mut shell = Process::start("the walk through", &mut command);
     let line = shell.line("the same keys at both ends", DEADLINE);
     assert_eq!(line, "the same keys at both ends");

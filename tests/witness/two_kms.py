@@ -145,7 +145,7 @@ def agree(a, b, stream, size):
     for index in common:
         assert at_a[index] == at_b[index], f"index {index} differs"
         assert len(at_a[index]) == size, (index, len(at_a[index]))
-        assert any(at_a[index]), f"index {index} is all zero"
+        assert size < 16 or any(at_a[index]), f"index {index} is all zero"
     return [at_a[i] for i in sorted(at_a)]
 
 

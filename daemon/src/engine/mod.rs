@@ -6,6 +6,7 @@
 mod card;
 mod clock;
 mod exit;
+mod first_light;
 mod keys;
 mod start;
 mod streams;

@@ -12,7 +12,7 @@ use super::card::CardPort;
 use super::exit::Failure;
 use super::keys::Keys;
 use super::streams::Streams;
-use super::{Engine, Inputs, clock};
+use super::{Engine, Inputs, clock, first_light};
 use crate::agreement::{self, Capacity, CardFacts, Core, Output};
 use crate::calls::CallPort;
 use crate::config::{CardBacking, Config, PeerAddress, Role};
@@ -59,46 +59,53 @@ pub async fn run(
     let vault = Vault::new(config.vault.bytes, locking)?;
     log::info!("memory for keys: {} bytes, {}", vault.size(), vault.kind());
 
-    let (card, facts) = open_card(&config)?;
+    let mut card = open_card(&config)?;
     let mut ledger = MemoryLedger::new();
-    let settings = agreement_settings(&config, facts, &vault);
-    let core = Core::new(settings, ledger.load()?);
+    let durable = ledger.load()?;
 
     let (peer_events, peer) = mpsc::channel(QUEUE);
     let link = Link::start(endpoint_of(&config.peer.address), times_of(&config), peer_events).await?;
 
-    let (port, calls) = CallPort::new(usize::try_from(config.api.most_waiting_calls).unwrap_or(QUEUE));
+    let (port, mut calls) = CallPort::new(usize::try_from(config.api.most_waiting_calls).unwrap_or(QUEUE));
     let (server, server_handle) = api::serve(api::Settings::of(&config), listener, port)?;
     let serving = tokio::spawn(server);
+    ready(Addresses { api: api_address, peer: link.local_address() });
 
-    let (reports_in, reports) = mpsc::channel(QUEUE);
-    let (stopped_in, stopped) = mpsc::unbounded_channel();
-    let endpoints: HashMap<_, _> =
-        config.kms.iter().map(|kms| (kms.uri.clone(), kms.endpoint.clone())).collect();
-    let pusher = Pusher::new(config.push.clone(), &config.transport, locking, reports_in);
-    let engine = Engine {
-        core,
-        ledger,
-        keys: Keys::default(),
-        card: CardPort::start(card, vault)?,
-        streams: Streams::new(pusher, endpoints, stopped_in),
-        inputs: Inputs { calls, peer, reports, stopped },
-        waiting: HashMap::new(),
-        next_call: 0,
-        orders: std::collections::VecDeque::new(),
-        link_state: None,
-        secret_key_rate: 0,
-        out: Output::default(),
-        link,
-    };
-    ready(Addresses { api: api_address, peer: engine.link.local_address() });
-    let end = engine.run(stop).await;
+    tokio::pin!(stop);
+    let end = async {
+        let Some(peer_serial) = first_light::peer_serial(&mut card, &mut calls, stop.as_mut()).await? else {
+            return card.close().map_err(|e| super::CardEnd::NotClosed(e).into());
+        };
+        let settings = agreement_settings(&config, facts(&mut card, peer_serial)?, &vault);
+        let (reports_in, reports) = mpsc::channel(QUEUE);
+        let (stopped_in, stopped) = mpsc::unbounded_channel();
+        let endpoints: HashMap<_, _> =
+            config.kms.iter().map(|kms| (kms.uri.clone(), kms.endpoint.clone())).collect();
+        let pusher = Pusher::new(config.push.clone(), &config.transport, locking, reports_in);
+        let engine = Engine {
+            core: Core::new(settings, durable),
+            ledger,
+            keys: Keys::default(),
+            card: CardPort::start(card, vault)?,
+            streams: Streams::new(pusher, endpoints, stopped_in),
+            inputs: Inputs { calls, peer, reports, stopped },
+            waiting: HashMap::new(),
+            next_call: 0,
+            orders: std::collections::VecDeque::new(),
+            link_state: None,
+            secret_key_rate: 0,
+            out: Output::default(),
+            link,
+        };
+        engine.run(stop).await
+    }
+    .await;
     server_handle.stop(false).await;
     serving.abort();
     end
 }
 
-fn open_card(config: &Config) -> Result<(Card<VfioUser>, CardFacts), Failure> {
+fn open_card(config: &Config) -> Result<Card<VfioUser>, Failure> {
     let CardBacking::VfioUser(socket) = &config.card.backing;
     let backing = VfioUser::connect(socket, CARD_ANSWER)?;
     let options = CardOptions {
@@ -109,8 +116,8 @@ fn open_card(config: &Config) -> Result<(Card<VfioUser>, CardFacts), Failure> {
         patience: SIMULATED_PATIENCE,
         ..CardOptions::default()
     };
-    let mut card = Card::open(backing, options)?;
-    let identity = card.identity().clone();
+    let card = Card::open(backing, options)?;
+    let identity = card.identity();
     log::info!(
         "card at {}: serial number {:#x}, {:?}, contract version {}.{}, blocks of up to {} bytes, retains {} bytes",
         card.location(),
@@ -124,15 +131,20 @@ fn open_card(config: &Config) -> Result<(Card<VfioUser>, CardFacts), Failure> {
     if identity.test_key {
         log::warn!("this card delivers test key: nothing that this daemon hands out is secret");
     }
+    Ok(card)
+}
+
+/// What the key agreement must know of the card before it starts.
+fn facts(card: &mut Card<VfioUser>, peer_serial: u64) -> Result<CardFacts, Failure> {
+    let identity = card.identity().clone();
     let read = |fault| Failure::Card(super::CardEnd::OutOfOrder(fault));
-    let facts = CardFacts {
+    Ok(CardFacts {
         serial: identity.serial,
-        peer_serial: identity.peer_serial.unwrap_or(0),
+        peer_serial,
         cell: if identity.has_cell { card.cell().map_err(read)? } else { 0 },
         newest: card.newest().map_err(read)?.map(super::agreed_name),
         retention: Capacity { bytes: identity.retention_bytes, blocks: u64::from(identity.retention_blocks) },
-    };
-    Ok((card, facts))
+    })
 }
 
 fn agreement_settings(config: &Config, card: CardFacts, vault: &Vault) -> agreement::Settings {

@@ -1,0 +1,69 @@
+//! Before the QKD link has first come up, the card does not know the card at the other end, and so the daemon does not
+//! know which pair it belongs to. Nothing can be agreed by then; callers are told that there is no QKD connection.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use qkd_driver::backing::Backing;
+use qkd_driver::{Card, Fault};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use super::card::CardEnd;
+use super::exit::Failure;
+use crate::calls::{Answer, Call, Pending};
+use crate::interface::Status;
+
+/// Between two looks at the card.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Waits until the card names the card at the other end; answers its serial number. `None`: the daemon is to stop.
+///
+/// # Errors
+/// When the card is gone, or broke the contract and could not be recovered.
+pub(super) async fn peer_serial<B: Backing>(
+    card: &mut Card<B>,
+    calls: &mut mpsc::Receiver<Pending>,
+    mut stop: Pin<&mut impl Future<Output = ()>>,
+) -> Result<Option<u64>, Failure> {
+    let mut said = false;
+    loop {
+        match card.health() {
+            Ok(_) => {}
+            Err(Fault::Gone) => return Err(CardEnd::Gone.into()),
+            Err(fault) => {
+                log::error!("card: {fault}; resetting it");
+                card.recover().map_err(CardEnd::OutOfOrder)?;
+            }
+        }
+        if let Some(serial) = card.identity().peer_serial {
+            return Ok(Some(serial));
+        }
+        if !said {
+            log::warn!("the QKD link has not come up yet: the card does not know the card at the other end");
+            said = true;
+        }
+        let look = Instant::now() + LOOK_AGAIN;
+        loop {
+            tokio::select! {
+                () = &mut stop => return Ok(None),
+                () = sleep_until(look) => break,
+                Some(pending) = calls.recv() => {
+                    // A caller who has gone does not mind.
+                    let _ = pending.reply.send(no_link(&pending.call));
+                }
+            }
+        }
+    }
+}
+
+fn no_link(call: &Call) -> Answer {
+    let (status, detail) = match call {
+        Call::Open(_) => (Status::NoQkdConnection, "the QKD link has not come up yet".to_owned()),
+        Call::GetKey(call) => {
+            (Status::PeerApplicationNotConnected, format!("key stream {} is not open", call.stream))
+        }
+        Call::Close(call) => (Status::KeyStreamIdInUse, format!("key stream {} is not open", call.stream)),
+    };
+    Answer::Refused { status, detail, counter_proposal: None }
+}

@@ -12,6 +12,7 @@
 mod apply;
 mod calls;
 mod check;
+mod close;
 mod core;
 mod delivery;
 mod durable;
@@ -19,12 +20,14 @@ mod entry;
 mod epoch;
 mod event;
 mod follower;
+mod get_key;
 mod grants;
 mod holdings;
 mod leader;
 mod limiter;
 mod message;
 mod names;
+mod open_connect;
 mod peer;
 mod qos;
 mod ranges;
@@ -35,6 +38,8 @@ mod settings;
 mod status;
 mod stream;
 mod supply;
+#[cfg(test)]
+mod tests;
 mod timers;
 mod trouble;
 

@@ -51,11 +51,11 @@ impl World {
     }
 
     fn everybody_joins(&mut self) -> Verdict {
-        for _ in 0..4 {
+        for _ in 0..12 {
             for end in 0..2 {
                 self.join(end)?;
             }
-            self.all_well(8)?;
+            self.all_well(4)?;
         }
         for end in 0..2 {
             for stream in self.live(end) {

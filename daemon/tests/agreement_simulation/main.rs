@@ -1,21 +1,31 @@
 //! Schedules of two daemons, two cards, two KMSs and every fault, each from one seed, judged by the invariants.
 //!
 //! `QKD_SEEDS` sets how many seeds run, `QKD_SEED` runs one and prints its trace.
+#![allow(
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    reason = "a panic is how a test fails"
+)]
 
 mod card;
 mod checker;
 mod defects;
 mod dice;
 mod heal;
+mod kms_calls;
 mod node;
 mod push;
+mod trouble;
 mod world;
 
 use std::collections::BTreeMap;
 
 use checker::Violation;
 use defects::Defect;
-use world::{Fault, World};
+use trouble::Fault;
+use world::World;
 
 const STEPS: u64 = 500;
 

@@ -210,11 +210,11 @@ impl Node {
                 Action::Discard { stream, up_to, .. } => self.order(stream, Order::Discard(up_to))?,
                 Action::Lost { .. } => self.count("lost"),
                 Action::Resume { stream } => self.order(stream, Order::Resume)?,
-                Action::Stop { stream, how } => {
+                Action::Stop { stream, how: _ } => {
                     if defect == Some(Defect::AnswersCloseAtOnce) {
                         self.news.push_back(Event::Stopped { stream, sent_up_to: 0 });
                     }
-                    self.order(stream, Order::Stop(how))?;
+                    self.order(stream, Order::Stop)?;
                 }
                 Action::Notice { stream, status, .. } => {
                     self.count("notice");
@@ -334,7 +334,7 @@ fn settings(end: usize, card: &Card, boot_id: u128) -> Settings {
         default_chunk_size: 3,
         default_timeout_ms: 300,
         half_open_expiry_ms: 5_000,
-        most_streams: 4,
+        most_streams: 12,
         window_bytes: 24,
         window_chunks: 5,
         most_entries_in_flight: 8,

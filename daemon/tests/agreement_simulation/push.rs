@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use qkd_daemon::agreement::{Delivery, Event, StopHow};
+use qkd_daemon::agreement::{Delivery, Event};
 use qkd_daemon::interface::{KeyStreamId, Status};
 
 use super::checker::Octet;
@@ -13,7 +13,7 @@ pub(crate) enum Order {
     Deliver(Delivery),
     Discard(u64),
     Resume,
-    Stop(StopHow),
+    Stop,
     Notice(Status),
 }
 
@@ -69,7 +69,7 @@ impl Pusher {
                 self.notices.push(status);
                 None
             }
-            Order::Stop(_) => {
+            Order::Stop => {
                 self.stopped = true;
                 self.chunks.clear();
                 Some(Event::Stopped { stream, sent_up_to: self.end })

@@ -2,69 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use qkd_contract::state::LinkState;
 use qkd_daemon::agreement::{BlockName, Event, Message};
-use qkd_daemon::calls::{Call, Close, GetKey, Open};
-use qkd_daemon::interface::{KeyStreamId, QosRequest};
-use qkd_daemon::ledger::MemoryLedger;
+use qkd_daemon::interface::KeyStreamId;
 
 use super::card::Distilled;
 use super::checker::{Checker, Verdict};
 use super::defects::Defect;
 use super::dice::Dice;
-use super::node::{Asked, Node, PowerFails, kms};
-
-/// A kind of trouble.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Fault {
-    MessageLost,
-    MessageTwice,
-    MessagesReordered,
-    ConnectionCut,
-    Crash,
-    CrashInABatch,
-    Reboot,
-    CardReset,
-    NewSession,
-    BlockLost,
-    BlockDamaged,
-    Overflow,
-    LedgerLost,
-    LedgerRolledBack,
-    KmsStuck,
-    LinkDown,
-    IdReused,
-    IndexGiven,
-    Close,
-    Expiry,
-    AnswerLost,
-}
-
-impl Fault {
-    pub(crate) const ALL: [Self; 21] = [
-        Self::MessageLost,
-        Self::MessageTwice,
-        Self::MessagesReordered,
-        Self::ConnectionCut,
-        Self::Crash,
-        Self::CrashInABatch,
-        Self::Reboot,
-        Self::CardReset,
-        Self::NewSession,
-        Self::BlockLost,
-        Self::BlockDamaged,
-        Self::Overflow,
-        Self::LedgerLost,
-        Self::LedgerRolledBack,
-        Self::KmsStuck,
-        Self::LinkDown,
-        Self::IdReused,
-        Self::IndexGiven,
-        Self::Close,
-        Self::Expiry,
-        Self::AnswerLost,
-    ];
-}
+use super::node::{Node, PowerFails};
+use super::trouble::Fault;
 
 pub(crate) struct World {
     pub(crate) dice: Dice,
@@ -79,13 +25,13 @@ pub(crate) struct World {
     pub(crate) faults: BTreeSet<Fault>,
     pub(crate) struck: BTreeMap<Fault, u64>,
     pub(crate) defect: Option<Defect>,
-    calls: u64,
-    streams: u128,
+    pub(crate) calls: u64,
+    pub(crate) streams: u128,
     /// A stream whose KMS at one end takes nothing.
     pub(crate) stuck: Option<(usize, KeyStreamId)>,
     pub(crate) healed: bool,
     /// Which ends have lost their ledger, or had an old one, at some time.
-    forgetful: [bool; 2],
+    pub(crate) forgetful: [bool; 2],
 }
 
 impl World {
@@ -131,7 +77,7 @@ impl World {
         self.connect()
     }
 
-    fn strikes(&mut self, fault: Fault, per_mille: u64) -> bool {
+    pub(crate) fn strikes(&mut self, fault: Fault, per_mille: u64) -> bool {
         let strikes = !self.healed && self.faults.contains(&fault) && self.dice.hits(per_mille);
         if strikes {
             self.struck(fault);
@@ -206,7 +152,7 @@ impl World {
         Ok(())
     }
 
-    fn crash(&mut self, end: usize) -> Verdict {
+    pub(crate) fn crash(&mut self, end: usize) -> Verdict {
         let connected = std::mem::replace(&mut self.connected, false);
         self.wires = [Vec::new(), Vec::new()];
         if self.stuck.is_some_and(|(e, _)| e == end) && self.dice.hits(300) {
@@ -250,106 +196,6 @@ impl World {
             Some(event) => self.handle(end, event).map(|()| true),
             None => Ok(false),
         }
-    }
-
-    fn call(&mut self, end: usize, call: Call) -> Verdict {
-        self.calls += 1;
-        let id = self.calls;
-        let asked = match &call {
-            Call::Open(_) => Asked::Open,
-            Call::GetKey(get_key) => Asked::GetKey(get_key.stream),
-            Call::Close(close) => Asked::Close(close.stream),
-        };
-        self.nodes[end].asked.insert(id, asked);
-        self.streams += 1;
-        let fresh_stream = KeyStreamId::from_u128(self.streams);
-        self.handle(end, Event::Call { id, call, fresh_stream })
-    }
-
-    /// Opens a new stream, or joins or repeats one, at `end`.
-    pub(crate) fn open(&mut self, end: usize, stream: Option<KeyStreamId>) -> Verdict {
-        let short_lived = self.strikes(Fault::Expiry, 300);
-        let qos = QosRequest {
-            key_chunk_size: Some(1 + self.dice.below(6) as u32),
-            max_bps: self.dice.hits(200).then_some(40_000),
-            min_bps: self.dice.hits(200).then_some(8_000),
-            priority: self.dice.hits(200).then_some(1),
-            ttl: short_lived.then_some(1),
-            ..QosRequest::default()
-        };
-        let (source, destination) = if self.dice.hits(500) { (kms(0), kms(1)) } else { (kms(1), kms(0)) };
-        self.call(end, Call::Open(Open { kms: kms(end), source, destination, stream, qos }))
-    }
-
-    /// Streams that a KMS at either end has opened.
-    pub(crate) fn known(&self) -> Vec<KeyStreamId> {
-        let known: BTreeSet<KeyStreamId> =
-            self.nodes.iter().flat_map(|node| node.opened.iter().map(|(id, ..)| *id)).collect();
-        known.into_iter().collect()
-    }
-
-    /// Streams that live at `end`.
-    pub(crate) fn live(&self, end: usize) -> Vec<KeyStreamId> {
-        let mut live: Vec<KeyStreamId> = self.nodes[end].core.streams().map(|s| s.stream).collect();
-        live.sort_unstable();
-        live
-    }
-
-    pub(crate) fn join(&mut self, end: usize) -> Verdict {
-        let theirs: Vec<KeyStreamId> =
-            self.nodes[1 - end].core.streams().filter(|s| s.opened && !s.closed).map(|s| s.stream).collect();
-        let mine: Vec<KeyStreamId> =
-            self.nodes[end].core.streams().filter(|s| s.opened).map(|s| s.stream).collect();
-        let mut missing: Vec<KeyStreamId> = theirs.into_iter().filter(|id| !mine.contains(id)).collect();
-        missing.sort_unstable();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let id = missing[self.dice.index(missing.len())];
-        self.open(end, Some(id))
-    }
-
-    fn some_open(&mut self) -> Verdict {
-        let end = self.dice.index(2);
-        if self.dice.hits(500) {
-            return self.join(end);
-        }
-        let known = self.known();
-        if !known.is_empty() && self.strikes(Fault::IdReused, 300) {
-            let id = known[self.dice.index(known.len())];
-            return self.open(end, Some(id));
-        }
-        if self.live(0).len() >= 3 {
-            return Ok(());
-        }
-        let predefined = self.dice.hits(300);
-        self.streams += 1;
-        let id = KeyStreamId::from_u128(self.streams);
-        self.open(end, predefined.then_some(id))
-    }
-
-    pub(crate) fn get_key(&mut self, end: usize, stream: KeyStreamId, index: Option<u32>) -> Verdict {
-        self.call(end, Call::GetKey(GetKey { stream, index }))
-    }
-
-    fn some_get_key(&mut self) -> Verdict {
-        let end = self.dice.index(2);
-        let live = self.live(end);
-        if live.is_empty() {
-            return Ok(());
-        }
-        let stream = live[self.dice.index(live.len())];
-        let mut index = None;
-        if self.strikes(Fault::IndexGiven, 250) {
-            let position =
-                self.nodes[end].core.streams().find(|s| s.stream == stream).map_or(0, |s| s.position) as u32;
-            index = Some((position + self.dice.below(8) as u32).saturating_sub(2));
-        }
-        self.get_key(end, stream, index)
-    }
-
-    pub(crate) fn close(&mut self, end: usize, stream: KeyStreamId) -> Verdict {
-        self.call(end, Call::Close(Close { stream }))
     }
 
     /// The pusher of one stream does something.
@@ -459,82 +305,6 @@ impl World {
             910..950 => self.some_get_key()?,
             950..960 => self.connect()?,
             _ => self.trouble(end)?,
-        }
-        Ok(())
-    }
-
-    /// The ledger of `end` is lost or old. Once both ends have forgotten which IDs were used, nobody can refuse them, and
-    /// the KMSs must not come with them again, nor wait for an answer to a call that does.
-    fn forgets(&mut self, end: usize) -> Verdict {
-        self.forgetful[end] = true;
-        if self.forgetful != [true; 2] {
-            return Ok(());
-        }
-        for node in &mut self.nodes {
-            node.opened.clear();
-        }
-        self.crash(1 - end)
-    }
-
-    fn trouble(&mut self, end: usize) -> Verdict {
-        match self.dice.below(11) {
-            0 if self.strikes(Fault::Close, 500) => {
-                let live = self.live(end);
-                if !live.is_empty() {
-                    let stream = live[self.dice.index(live.len())];
-                    self.close(end, stream)?;
-                }
-            }
-            1 if self.strikes(Fault::Crash, 500) => self.crash(end)?,
-            2 if self.strikes(Fault::Reboot, 300) => {
-                let node = &mut self.nodes[end];
-                node.boot_id += 1;
-                node.boot_offset = self.time - 10;
-                self.time += self.dice.below(800);
-                self.crash(end)?;
-            }
-            3 if self.strikes(Fault::CardReset, 200) => {
-                self.nodes[end].card.reset();
-                self.new_session();
-                self.handle(end, Event::CardReset)?;
-            }
-            4 if self.strikes(Fault::NewSession, 250) => self.new_session(),
-            5 if self.strikes(Fault::ConnectionCut, 500) => self.cut()?,
-            6 if self.strikes(Fault::LedgerLost, 400) => {
-                let both = self.dice.hits(400);
-                for lost in 0..2 {
-                    if both || lost == end {
-                        self.forgets(lost)?;
-                        self.nodes[lost].ledger = MemoryLedger::new();
-                        self.crash(lost)?;
-                    }
-                }
-            }
-            7 => {
-                let node = &mut self.nodes[end];
-                if node.backup.is_none() {
-                    node.backup = Some(MemoryLedger::holding(node.ledger.durable().clone()));
-                } else if self.strikes(Fault::LedgerRolledBack, 300)
-                    && let Some(backup) = self.nodes[end].backup.take()
-                {
-                    self.forgets(end)?;
-                    self.nodes[end].ledger = backup;
-                    self.crash(end)?;
-                }
-            }
-            8 if self.stuck.is_none() => {
-                let live = self.live(end);
-                if !live.is_empty() && self.strikes(Fault::KmsStuck, 300) {
-                    self.stuck = Some((end, live[self.dice.index(live.len())]));
-                }
-            }
-            9 if self.strikes(Fault::LinkDown, 200) => {
-                for state in [LinkState::Aligning, LinkState::Distilling] {
-                    self.handle(end, Event::Link { state, secret_key_rate_bps: 1_000_000 })?;
-                }
-            }
-            10 if self.faults.contains(&Fault::Expiry) => self.time += self.dice.below(400),
-            _ => {}
         }
         Ok(())
     }

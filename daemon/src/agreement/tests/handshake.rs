@@ -1,0 +1,103 @@
+//! Ends that do not belong together, and ledgers that do not tell the same story.
+
+use super::two_ends::{Ends, settings};
+use crate::agreement::{BlockName, Durable, Event, Mark, Message, PeerFault, Role};
+use crate::interface::QosRequest;
+
+fn refused(change: impl Fn(&mut crate::agreement::Settings, &mut crate::agreement::Settings), words: &str) {
+    let (mut leader, mut follower) = (settings(Role::Leader), settings(Role::Follower));
+    change(&mut leader, &mut follower);
+    let both = Ends::with(leader, follower, 1_000);
+    for end in &both.ends {
+        assert!(end.says(words), "{words} is not among {:?}", end.actions);
+        assert!(!end.core.status().in_step);
+    }
+}
+
+#[test]
+fn two_leaders_are_refused_in_words() {
+    refused(|_, follower| follower.role = Role::Leader, "both ends are set up to lead");
+}
+
+#[test]
+fn two_followers_are_refused_in_words() {
+    refused(|leader, _| leader.role = Role::Follower, "neither end is set up to lead");
+}
+
+#[test]
+fn cards_of_different_links_are_refused_in_words() {
+    refused(|leader, _| leader.card.peer_serial = 99, "the cards do not belong together");
+}
+
+#[test]
+fn another_version_is_refused_in_words() {
+    let mut both = Ends::in_step(1_000);
+    both.cut();
+    both.event(1, Event::PeerConnected);
+    let hello = r#"{"type":"hello","version":2,"role":"leader","module":"A","epoch":1,"last":0,
+        "hash":"0000000000000000000000000000000000000000000000000000000000000000","card":1,"peer_card":2,"kms":[]}"#;
+    both.event(1, Event::PeerMessage(Message::decode(hello.as_bytes()).unwrap()));
+    assert!(both.ends[1].says("speaks version 2"), "{:?}", both.ends[1].actions);
+}
+
+#[test]
+fn an_unknown_message_is_refused_in_words() {
+    let fault = Message::decode(br#"{"type":"gossip"}"#).unwrap_err();
+    assert!(matches!(&fault, PeerFault::Malformed(why) if why.contains("gossip")), "{fault}");
+}
+
+#[test]
+fn a_fresh_ledger_burns_what_the_card_has_announced_and_says_so() {
+    let mut leader = settings(Role::Leader);
+    leader.card.newest = Some(BlockName::new(4, 17));
+    let both = Ends::with(leader, settings(Role::Follower), 1_000);
+    assert!(both.ends[0].says("starts without a ledger"));
+    for end in &both.ends {
+        assert_eq!(end.durable.mark, Mark::after(BlockName::new(4, 17)));
+        assert!(end.core.status().in_step);
+    }
+}
+
+#[test]
+fn a_restart_with_the_ledger_keeps_streams_and_a_stale_ledger_ends_them() {
+    for stale in [false, true] {
+        let mut both = Ends::in_step(1_000_000);
+        let stream = both.stream(QosRequest::default());
+        both.block();
+        both.run(50);
+        let epoch = both.ends[0].durable.epoch;
+        both.cut();
+        let mut leader = settings(Role::Leader);
+        leader.card.newest = Some(BlockName::new(1, 0));
+        leader.card.cell = u64::from(stale);
+        let durable = both.ends[0].durable.clone();
+        both.ends[0] = super::two_ends::End::new(leader, durable);
+        both.event(0, Event::Start);
+        both.connect();
+        both.run(50);
+        let same = both.ends[0].durable.epoch == epoch;
+        assert_eq!(same, !stale);
+        for end in &both.ends {
+            assert_eq!(end.durable.streams.contains_key(&stream), !stale);
+            assert_eq!(end.durable.forbidden.contains(&stream), stale);
+            assert!(end.core.status().in_step);
+        }
+    }
+}
+
+#[test]
+fn a_follower_that_has_lost_its_ledger_gets_a_new_epoch() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest::default());
+    let before = both.ends[0].durable.epoch;
+    both.cut();
+    both.ends[1] = super::two_ends::End::new(settings(Role::Follower), Durable::default());
+    both.event(1, Event::Start);
+    both.connect();
+    both.run(50);
+    assert!(both.ends[0].durable.epoch > before);
+    assert_eq!(both.ends[0].durable.epoch, both.ends[1].durable.epoch);
+    assert!(both.ends[0].durable.forbidden.contains(&stream));
+    let again = both.open(0, Some(stream), QosRequest::default());
+    assert!(matches!(both.ends[0].answer(again), Some(crate::calls::Answer::Refused { .. })));
+}

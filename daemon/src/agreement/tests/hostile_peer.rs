@@ -1,0 +1,174 @@
+//! A peer that says what it may not: a typed fault and the end of the connection, never a panic, never more memory.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::two_ends::Ends;
+use crate::agreement::{Event, MESSAGE_BYTES_MAX, Message, PeerFault};
+use crate::interface::QosRequest;
+
+/// JSON of the shapes that the protocol has, with values that it may not have.
+fn value() -> impl Strategy<Value = Value> {
+    let number = prop_oneof![
+        Just(json!(0)),
+        Just(json!(1)),
+        Just(json!(u64::MAX)),
+        Just(json!(u64::MAX - 1)),
+        Just(json!(-1)),
+        Just(json!(1.5)),
+        (0..50_u64).prop_map(|n| json!(n)),
+    ];
+    let leaf = prop_oneof![
+        number,
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::Bool),
+        "[a-z:/]{0,12}".prop_map(Value::String),
+        Just(json!("00000000-0000-0000-0000-0000000003e9")),
+    ];
+    leaf.prop_recursive(3, 24, 6, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..5).prop_map(Value::Array),
+            prop::collection::btree_map("[a-z]{1,8}", inner, 0..5)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+/// A real message of one end, with some of its values replaced.
+fn distort(message: &Message, places: &[(usize, Value)]) -> Option<Message> {
+    let mut json = serde_json::to_value(message).unwrap();
+    for (place, value) in places {
+        let count = leaves(&mut json, usize::MAX, value);
+        leaves(&mut json, place % count.max(1), value);
+    }
+    Message::decode(&serde_json::to_vec(&json).unwrap()).ok()
+}
+
+/// Puts `value` in the place of the leaf number `at`, if there is one; returns how many there are up to there.
+fn leaves(json: &mut Value, at: usize, value: &Value) -> usize {
+    let inner: Vec<&mut Value> = match json {
+        Value::Object(map) => map.iter_mut().filter(|(name, _)| *name != "type").map(|(_, v)| v).collect(),
+        Value::Array(inner) if !inner.is_empty() => inner.iter_mut().collect(),
+        leaf => {
+            if at == 0 {
+                *leaf = value.clone();
+            }
+            return 1;
+        }
+    };
+    let mut passed = 0;
+    for inner in inner {
+        passed += leaves(inner, at.checked_sub(passed).unwrap_or(usize::MAX), value);
+    }
+    passed
+}
+
+/// Messages of a real conversation, by who hears them.
+fn conversation() -> [Vec<Message>; 2] {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest::default());
+    let mut heard = [Vec::new(), Vec::new()];
+    for round in 0..30 {
+        both.block();
+        for end in 0..2 {
+            both.accept(end, stream);
+        }
+        if round % 7 == 0 {
+            both.cut();
+            both.connect();
+        }
+        let overheard = both.overhear(20);
+        for (all, new) in heard.iter_mut().zip(overheard) {
+            all.extend(new);
+        }
+    }
+    heard
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_json_makes_the_core_panic(
+        places in prop::collection::vec((any::<usize>(), value()), 1..4),
+        picks in prop::collection::vec(any::<usize>(), 1..40),
+    ) {
+        let heard = conversation();
+        let mut both = Ends::in_step(1_000_000);
+        both.stream(QosRequest::default());
+        for pick in picks {
+            for end in 0..2 {
+                let message = &heard[end][pick % heard[end].len()];
+                if let Some(message) = distort(message, &places) {
+                    both.event(end, Event::PeerMessage(message));
+                }
+                if !both.ends[end].core.status().connected {
+                    both.connect();
+                }
+            }
+            both.run(3);
+        }
+        for end in &both.ends {
+            prop_assert!(end.durable.streams.len() <= 2_000);
+        }
+    }
+
+    #[test]
+    fn any_octets_are_a_message_or_a_fault(octets in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = Message::decode(&octets);
+    }
+}
+
+#[test]
+fn a_message_beyond_the_limits_is_a_fault() {
+    let long = vec![b' '; MESSAGE_BYTES_MAX + 1];
+    assert!(matches!(Message::decode(&long), Err(PeerFault::TooLong(_))));
+    let have: Vec<[u64; 3]> = (0..3_000).map(|i| [1, 2 * i, 2 * i]).collect();
+    let report = |have: Value| {
+        json!({"type": "report", "epoch": 1, "serial": 1, "urgent": false, "applied": 0,
+            "hash": "00".repeat(32), "have": have, "complete": [1, 0], "streams": [], "link": 3,
+            "secret_key_rate_bps": 1, "capacity": {"bytes": 1, "blocks": 1}, "pinned": {"bytes": 0, "blocks": 0}})
+    };
+    let decode = |json: Value| Message::decode(&serde_json::to_vec(&json).unwrap());
+    assert!(matches!(decode(report(json!(have))), Err(PeerFault::TooMany { .. })));
+    for wrong in [
+        json!([[1, 5, 4]]),
+        json!([[1, 5, 6], [1, 6, 7]]),
+        json!([[1, 0, u64::MAX]]),
+        json!([[2, 0, 1], [1, 0, 1]]),
+    ] {
+        assert!(matches!(decode(report(wrong)), Err(PeerFault::Nonsense { .. })));
+    }
+    assert!(decode(report(json!([[1, 5, 6], [1, 8, 9], [2, 0, 0]]))).is_ok());
+    let refuse = json!({"type": "refuse", "reason": "x".repeat(3_000)});
+    assert!(matches!(decode(refuse), Err(PeerFault::LongText { .. })));
+}
+
+#[test]
+fn messages_of_the_wrong_role_end_the_connection() {
+    let mut both = Ends::in_step(1_000);
+    let heard = {
+        let mut other = Ends::in_step(1_000);
+        other.block();
+        other.overhear(600)
+    };
+    let log = heard[1].iter().find(|m| matches!(m, Message::Log(_))).unwrap().clone();
+    both.event(0, Event::PeerMessage(log));
+    assert!(both.ends[0].says("a log message, but the other end is the follower"));
+    assert!(!both.ends[0].core.status().connected);
+}
+
+#[test]
+fn a_follower_that_claims_what_it_cannot_have_applied_is_a_fault() {
+    let mut both = Ends::in_step(1_000);
+    both.block();
+    let heard = both.overhear(600);
+    let Some(Message::Report(mut report)) =
+        heard[0].iter().find(|m| matches!(m, Message::Report(_))).cloned()
+    else {
+        panic!("no report");
+    };
+    report.applied += 5;
+    both.event(0, Event::PeerMessage(Message::Report(report)));
+    assert!(both.ends[0].says("it is not an entry of this log"));
+}

@@ -1,0 +1,13 @@
+//! What is feared of the parts; the whole is judged by `tests/agreement_simulation`.
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::needless_range_loop,
+    reason = "numbers of tests are small, and an end's number says who is meant"
+)]
+
+mod calls;
+mod handshake;
+mod hostile_peer;
+mod parts;
+mod scheduling;
+mod two_ends;

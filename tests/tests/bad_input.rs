@@ -25,7 +25,7 @@ fn curl(url: &str, arguments: &[&str], body: &[u8]) -> (u16, Vec<u8>) {
             "--write-out",
             "\n%{http_code}",
         ])
-        .args(["--data-binary", "@-"])
+        .args(["--data-binary", "@-", "--header", "Expect:"])
         .args(arguments)
         .arg(url)
         .stdin(Stdio::piped())
@@ -237,6 +237,8 @@ fn flows(client: &Client) {
     assert!(code == 400 && (answer["status"] == 8 || answer["status"] == 3), "{code} {answer}");
     let (code, body) = client.send(CLOSE, json!({"key_stream_id": id.to_uppercase()}).to_string().as_bytes());
     assert_eq!((code, body.len()), (204, 0));
-    client.refused(CLOSE, json!({"key_stream_id": id}).to_string().as_bytes(), 400, 5, "");
+    // The answer to a close may have got lost: the same close gets the same answer.
+    let (code, body) = client.send(CLOSE, json!({"key_stream_id": id}).to_string().as_bytes());
+    assert_eq!((code, body.len()), (204, 0));
     client.refused(OPEN, &open_with(|v| v["key_stream_id"] = json!(id)), 400, 5, "");
 }

@@ -25,7 +25,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,actix_server=warn"))
+        .init();
     match Cli::parse().command {
         Command::Pair(args) => pair::run(args),
         Command::Kms(args) => kms::run(args),

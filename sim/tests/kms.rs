@@ -16,6 +16,11 @@ use serde_json::{Value, json};
 const ID: &str = "0b9c5b1a-6a04-4b8e-9a52-3a2f0f6c1d2e";
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Index and key.
+type Chunk = (u32, [u8; 32]);
+/// Kind, and what the module gets: HTTP status and body.
+type Trouble = (&'static str, Option<u16>, Option<&'static [u8]>);
+
 /// A QKD module that gives scripted answers, one connection after the other, and notes what it was asked.
 struct Module {
     address: SocketAddr,
@@ -243,7 +248,7 @@ fn a_pair_of_kmss_opens_hands_over_receives_closes_and_agrees() {
 
 #[test]
 fn trouble_is_made_as_it_was_asked_for_and_get_key_comes_again_after_a_refusal() {
-    let expected: [(&str, Option<u16>, Option<&[u8]>); 5] = [
+    let expected: [Trouble; 5] = [
         ("503", Some(503), None),
         ("429", Some(429), None),
         ("400", Some(400), None),
@@ -280,7 +285,7 @@ fn trouble_is_made_as_it_was_asked_for_and_get_key_comes_again_after_a_refusal()
 
 #[test]
 fn a_module_that_delivers_what_it_must_not_is_caught_by_the_exit_code_and_the_history() {
-    let wrong: [(&[(u32, [u8; 32])], Invariant); 4] = [
+    let wrong: [(&[Chunk], Invariant); 4] = [
         (&[(0, key(0)), (0, key(1))], Invariant::I3),
         (&[(0, key(7)), (1, key(2))], Invariant::I2),
         (&[(0, key(0)), (3, key(3)), (2, key(2))], Invariant::I4),

@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 use tokio::process::Command;
 
 use super::configuration::{Daemon, KMS};
+use super::memory::PAIR;
 use super::picture::Picture;
 use super::process::{Process, ProcessError};
 use super::proxy::Proxy;
@@ -152,7 +153,7 @@ fn start_pair(args: &Args, places: &Places) -> Result<Process, ProcessError> {
         let at = args.lost_block_at().as_millis();
         command.args(["--fault", &format!("at={at}ms end=b kind=lose-block count=1")]);
     }
-    Process::start("pair", command, &places.directory)
+    Process::start(PAIR, command, &places.directory)
 }
 
 fn start_daemon(

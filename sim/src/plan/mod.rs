@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::card::Trouble;
 use crate::link::End;
 pub use kind::Kind;
+pub(crate) use parse::duration;
 pub use parse::{BadFault, FaultText, read_plan};
 
 /// The end or ends that a fault strikes.

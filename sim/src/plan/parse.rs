@@ -116,7 +116,7 @@ pub fn read_plan(path: &Path) -> Result<Vec<Fault>, BadFault> {
 }
 
 /// A duration in microseconds: a whole or decimal number with a unit.
-fn duration(text: &str) -> Result<u64, BadFault> {
+pub(crate) fn duration(text: &str) -> Result<u64, BadFault> {
     let bad = || BadFault::Duration(text.into());
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(bad)?;
     let (number, unit) = text.split_at(unit_at);

@@ -50,12 +50,27 @@ impl World {
         self.all_well(20)
     }
 
+    /// All is well, at most for `rounds`, until `enough`.
+    fn all_well_until(&mut self, rounds: usize, enough: impl Fn(&Self) -> bool) -> Verdict {
+        for _ in 0..rounds.div_ceil(5) {
+            if enough(self) {
+                return Ok(());
+            }
+            self.all_well(5)?;
+        }
+        Ok(())
+    }
+
     fn everybody_joins(&mut self) -> Verdict {
         for _ in 0..12 {
+            let mut missing = false;
             for end in 0..2 {
-                self.join(end)?;
+                missing |= self.join(end)?;
             }
-            self.all_well(4)?;
+            if !missing {
+                break;
+            }
+            self.all_well(5)?;
         }
         for end in 0..2 {
             for stream in self.live(end) {
@@ -68,9 +83,10 @@ impl World {
     /// Faults heal. Every stream that is open at both ends must go on, and a new one must be able to run (I6).
     pub(crate) fn heal(&mut self) -> Verdict {
         self.healed = true;
-        self.all_well(60)?;
+        self.all_well_until(80, |world| world.nodes.iter().all(|node| node.core.status().in_step))?;
+        self.all_well(10)?;
         self.everybody_joins()?;
-        self.all_well(60)?;
+        self.all_well(20)?;
         // Room for a new stream.
         if self.live(0).len() >= 3 {
             for stream in self.live(0) {
@@ -80,54 +96,58 @@ impl World {
                     }
                 }
             }
-            self.all_well(60)?;
+            self.all_well(30)?;
         }
         let before = self.live(0);
         let opener = self.dice.index(2);
         self.open(opener, None)?;
-        self.all_well(30)?;
+        self.all_well_until(60, |world| world.live(0).len() > before.len())?;
         let new: Vec<KeyStreamId> = self.live(0).into_iter().filter(|id| !before.contains(id)).collect();
-        if new.len() != 1 {
+        let [new] = new[..] else {
             return broken("I6", format!("no new stream can be opened at end {opener}: {new:?}"));
-        }
+        };
+        self.all_well(10)?;
         self.everybody_joins()?;
-        self.all_well(40)?;
-        let both: Vec<KeyStreamId> = self.nodes[0]
-            .core
-            .streams()
-            .filter(|s| s.opened && s.wanted && !s.closed)
-            .map(|s| s.stream)
-            .filter(|id| {
-                self.nodes[1].core.streams().any(|s| s.stream == *id && s.opened && s.wanted && !s.closed)
-            })
-            .collect();
-        if !both.contains(&new[0]) {
-            return broken("I6", format!("the new stream {} is not open at both ends", new[0]));
+        self.all_well(20)?;
+        let both = self.running();
+        if !both.contains(&new) {
+            return broken("I6", format!("the new stream {new} is not open at both ends{}", self.state()));
         }
-        let base: Vec<(usize, KeyStreamId, u64)> = (0..2)
+        let goals: Vec<(usize, KeyStreamId, u64)> = (0..2)
             .flat_map(|end| both.iter().map(move |id| (end, *id)))
-            .map(|(end, id)| (end, id, self.checker.reached(end, id)))
+            .filter(|(_, stream)| self.must_go_on(*stream, &both))
+            .map(|(end, stream)| (end, stream, self.checker.reached(end, stream) + 3))
             .collect();
-        self.all_well(150)?;
-        // Priority is strict: without a minimum, a stream may starve.
-        let qos = |id| self.nodes[0].core.streams().find(|s| s.stream == id).map(|s| s.qos.clone());
-        let highest = both.iter().filter_map(|id| qos(*id)).map(|q| q.priority).max();
-        let starves = |id| qos(id).is_some_and(|q| q.min_bps == 0 && Some(q.priority) < highest);
-        for (end, stream, before) in base {
-            let stuck = self.stuck.is_some_and(|(_, stuck)| stuck == stream) || starves(stream);
-            let reached = self.checker.reached(end, stream);
-            if !stuck && reached < before + 3 {
-                let which = if stream == new[0] { "new" } else { "old" };
-                return broken(
-                    "I6",
-                    format!(
-                        "{which} stream {stream} at end {end} stands at {reached}, and stood at {before}{}",
-                        self.state()
-                    ),
-                );
-            }
+        let missed = |world: &Self| {
+            goals.iter().find(|(end, stream, goal)| world.checker.reached(*end, *stream) < *goal).copied()
+        };
+        self.all_well_until(200, |world| missed(world).is_none())?;
+        if let Some((end, stream, goal)) = missed(self) {
+            let which = if stream == new { "new" } else { "old" };
+            let what = format!("{which} stream {stream} at end {end} has not come to {goal}{}", self.state());
+            return broken("I6", what);
         }
         self.stays_small()
+    }
+
+    /// Streams that both KMSs have opened and want.
+    fn running(&self) -> Vec<KeyStreamId> {
+        let running = |end: usize| {
+            let streams = self.nodes[end].core.streams();
+            streams.filter(|s| s.opened && s.wanted && !s.closed).map(|s| s.stream).collect::<Vec<_>>()
+        };
+        let there = running(1);
+        let mut both: Vec<KeyStreamId> = running(0).into_iter().filter(|id| there.contains(id)).collect();
+        both.sort_unstable();
+        both
+    }
+
+    /// A stream whose KMS takes nothing stands still, and priority is strict: without a minimum, a stream may starve.
+    fn must_go_on(&self, stream: KeyStreamId, among: &[KeyStreamId]) -> bool {
+        let qos = |id: KeyStreamId| self.nodes[0].core.streams().find(|s| s.stream == id).map(|s| s.qos);
+        let highest = among.iter().filter_map(|id| qos(*id)).map(|q| q.priority).max();
+        let stuck = self.stuck.is_some_and(|(_, stuck)| stuck == stream);
+        !stuck && qos(stream).is_some_and(|q| q.min_bps > 0 || Some(q.priority) == highest)
     }
 
     /// How both ends stand, for a failure's last words.

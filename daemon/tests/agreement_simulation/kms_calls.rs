@@ -6,7 +6,7 @@ use qkd_daemon::agreement::Event;
 use qkd_daemon::calls::{Call, Close, GetKey, Open};
 use qkd_daemon::interface::{KeyStreamId, QosRequest};
 
-use super::checker::Verdict;
+use super::checker::{Verdict, Violation};
 use super::node::{Asked, kms};
 use super::trouble::Fault;
 use super::world::World;
@@ -55,24 +55,25 @@ impl World {
         live
     }
 
-    pub(crate) fn join(&mut self, end: usize) -> Verdict {
-        let theirs: Vec<KeyStreamId> =
-            self.nodes[1 - end].core.streams().filter(|s| s.opened && !s.closed).map(|s| s.stream).collect();
+    /// The KMS at `end` opens a stream that only the other has opened. Returns whether there is one.
+    pub(crate) fn join(&mut self, end: usize) -> Result<bool, Violation> {
         let mine: Vec<KeyStreamId> =
             self.nodes[end].core.streams().filter(|s| s.opened).map(|s| s.stream).collect();
-        let mut missing: Vec<KeyStreamId> = theirs.into_iter().filter(|id| !mine.contains(id)).collect();
+        let theirs = self.nodes[1 - end].core.streams().filter(|s| s.opened && !s.closed);
+        let mut missing: Vec<KeyStreamId> =
+            theirs.map(|s| s.stream).filter(|id| !mine.contains(id)).collect();
         missing.sort_unstable();
         if missing.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let id = missing[self.dice.index(missing.len())];
-        self.open(end, Some(id))
+        self.open(end, Some(id)).map(|()| true)
     }
 
     pub(crate) fn some_open(&mut self) -> Verdict {
         let end = self.dice.index(2);
         if self.dice.hits(500) {
-            return self.join(end);
+            return self.join(end).map(|_| ());
         }
         let known = self.known();
         if !known.is_empty() && self.strikes(Fault::IdReused, 300) {

@@ -66,42 +66,46 @@ fn show(seed: u64, defect: Option<Defect>, violation: &Violation) -> String {
     )
 }
 
-#[test]
-fn every_schedule_keeps_the_invariants() {
-    let seeds = match number("QKD_SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..number("QKD_SEEDS").unwrap_or(2_000),
-    };
-    let single = seeds.end - seeds.start == 1;
-    let mut struck: BTreeMap<Fault, u64> = BTreeMap::new();
-    let mut counts: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for seed in seeds.clone() {
-        let (verdict, world) = run(seed, None, false);
-        if let Err(violation) = verdict {
-            panic!("{}", show(seed, None, &violation));
+/// What happened in schedules, and how often.
+#[derive(Debug, Default)]
+struct Tally {
+    struck: BTreeMap<Fault, u64>,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Tally {
+    fn count(&mut self, what: &'static str, times: u64) {
+        *self.counts.entry(what).or_insert(0) += times;
+    }
+
+    fn add(&mut self, world: &World) {
+        for (fault, times) in &world.struck {
+            *self.struck.entry(*fault).or_insert(0) += times;
         }
-        for (fault, times) in world.struck {
-            *struck.entry(fault).or_insert(0) += times;
-        }
-        *counts.entry("chunks delivered").or_insert(0) += world.checker.deliveries;
-        for (what, times) in world.checker.entries.iter().chain(&world.checker.losses) {
-            *counts.entry(what).or_insert(0) += times;
+        self.count("chunks delivered", world.checker.deliveries);
+        let nodes = world.nodes.iter().flat_map(|node| &node.counts);
+        for (what, times) in world.checker.entries.iter().chain(&world.checker.losses).chain(nodes) {
+            self.count(what, *times);
         }
         for node in &world.nodes {
-            for (what, times) in &node.counts {
-                *counts.entry(what).or_insert(0) += times;
-            }
-            *counts.entry("epochs").or_insert(0) += node.core.status().counters.epochs;
-            *counts.entry("peer faults").or_insert(0) += node.core.status().counters.peer_faults;
+            self.count("epochs", node.core.status().counters.epochs);
+            self.count("peer faults", node.core.status().counters.peer_faults);
         }
     }
-    println!("{seeds:?}: {counts:?}\n{struck:?}");
-    if !single && seeds.end >= 500 {
+
+    fn merge(&mut self, other: &Self) {
+        for (fault, times) in &other.struck {
+            *self.struck.entry(*fault).or_insert(0) += times;
+        }
+        for (what, times) in &other.counts {
+            self.count(what, *times);
+        }
+    }
+
+    /// Schedules in which a kind of trouble never struck show nothing about it.
+    fn is_complete(&self, seeds: u64) {
         for fault in Fault::ALL {
-            assert!(
-                struck.contains_key(&fault),
-                "{fault:?} never struck: the schedules show nothing about it"
-            );
+            assert!(self.struck.contains_key(&fault), "{fault:?} never struck");
         }
         for what in [
             "open",
@@ -120,9 +124,52 @@ fn every_schedule_keeps_the_invariants() {
             "refused 5",
             "refused 6",
         ] {
-            assert!(counts.contains_key(what), "{what} never happened");
+            assert!(self.counts.contains_key(what), "{what} never happened");
         }
-        assert!(counts["chunks delivered"] > 20 * seeds.end, "hardly anything was delivered");
+        assert!(self.counts["chunks delivered"] > 20 * seeds, "hardly anything was delivered");
+        assert_eq!(self.counts["peer faults"], 0, "honest ends found fault with each other");
+    }
+}
+
+/// Runs the seeds of `seeds` that are `part` modulo `parts`.
+fn some(seeds: std::ops::Range<u64>, part: u64, parts: u64) -> Result<Tally, (u64, Violation)> {
+    let mut tally = Tally::default();
+    for seed in seeds.filter(|seed| seed % parts == part) {
+        let (verdict, world) = run(seed, None, false);
+        verdict.map_err(|violation| (seed, violation))?;
+        tally.add(&world);
+    }
+    Ok(tally)
+}
+
+#[test]
+fn every_schedule_keeps_the_invariants() {
+    let seeds = match number("QKD_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("QKD_SEEDS").unwrap_or(2_000),
+    };
+    let parts = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    let mut tally = Tally::default();
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..parts)
+            .map(|part| {
+                scope.spawn({
+                    let seeds = seeds.clone();
+                    move || some(seeds, part, parts)
+                })
+            })
+            .collect();
+        for run in runs {
+            match run.join() {
+                Ok(Ok(part)) => tally.merge(&part),
+                Ok(Err((seed, violation))) => panic!("{}", show(seed, None, &violation)),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    println!("{seeds:?}: {:?}\n{:?}", tally.counts, tally.struck);
+    if seeds.end - seeds.start >= 500 {
+        tally.is_complete(seeds.end - seeds.start);
     }
 }
 

@@ -223,7 +223,10 @@ impl Node {
                 Action::Acknowledge { first, last } => self.card.acknowledge(first, last),
                 Action::Release { block } => {
                     self.vault.remove(&block);
-                    self.taken.retain(|(name, _)| *name != block);
+                    let gone: Vec<_> = self.taken.range((block, 0)..=(block, u32::MAX)).copied().collect();
+                    for octet in gone {
+                        self.taken.remove(&octet);
+                    }
                 }
                 Action::Say { .. } => {}
             }

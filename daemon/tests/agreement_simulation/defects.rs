@@ -3,7 +3,7 @@
 /// A planted error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Defect {
-    /// The engine carries out actions whose writes are not durable.
+    /// The engine carries out actions whose writes become durable only some batches later.
     ActsBeforeItWrites,
     /// One end takes its chunks one octet further on.
     ShiftsExtents,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use qkd_contract::state::LinkState;
 use qkd_daemon::agreement::{
-    Action, BlockName, Capacity, CardFacts, Core, Event, Message, Now, Output, Range, Role, Settings,
+    Action, BlockName, Capacity, CardFacts, Core, Durable, Event, Message, Now, Output, Range, Role, Settings,
 };
 use qkd_daemon::calls::Answer;
 use qkd_daemon::interface::KeyStreamId;
@@ -39,6 +39,8 @@ pub(crate) struct Node {
     pub(crate) core: Core,
     pub(crate) ledger: MemoryLedger,
     pub(crate) backup: Option<MemoryLedger>,
+    /// For an engine that acts before it writes: what the ledger and the card's cell really held, some batches ago.
+    unwritten: VecDeque<(Durable, u64)>,
     pub(crate) card: Card,
     pub(crate) vault: BTreeMap<BlockName, u32>,
     /// Octets given to push from blocks in the vault: each may be taken once.
@@ -60,9 +62,10 @@ impl Node {
     pub(crate) fn new(end: usize) -> Self {
         let mut node = Self {
             end,
-            core: Core::new(settings(end, &Card::default(), 1), qkd_daemon::agreement::Durable::default()),
+            core: Core::new(settings(end, &Card::default(), 1), Durable::default()),
             ledger: MemoryLedger::new(),
             backup: None,
+            unwritten: VecDeque::new(),
             card: Card::default(),
             vault: BTreeMap::new(),
             taken: BTreeSet::new(),
@@ -104,6 +107,11 @@ impl Node {
         self.news.clear();
         self.asked.clear();
         self.outbox.clear();
+        if let Some((durable, cell)) = self.unwritten.pop_front() {
+            self.ledger = MemoryLedger::holding(durable);
+            self.card.cell = cell;
+            self.unwritten.clear();
+        }
         self.card.start();
         let mut settings = settings(self.end, &self.card, self.boot_id);
         match defect {
@@ -135,10 +143,14 @@ impl Node {
         let now = self.now(time);
         self.core.handle(now, event, &mut out);
         if fails == PowerFails::BeforeTheCommit {
-            if defect == Some(Defect::ActsBeforeItWrites) {
-                self.act(out.actions, usize::MAX, checker, defect)?;
-            }
             return Ok(());
+        }
+        let writes_late = defect == Some(Defect::ActsBeforeItWrites);
+        if writes_late {
+            self.unwritten.push_back((self.ledger.durable().clone(), self.card.cell));
+            if self.unwritten.len() > 8 {
+                self.unwritten.pop_front();
+            }
         }
         if !out.writes.is_empty() {
             let get_keys: BTreeSet<KeyStreamId> = self

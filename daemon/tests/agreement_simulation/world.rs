@@ -68,7 +68,7 @@ impl World {
             stuck: None,
             healed: false,
             forgetful: [false; 2],
-            as_json: seed % 8 == 0,
+            as_json: seed.is_multiple_of(8),
         }
     }
 

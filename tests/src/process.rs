@@ -52,7 +52,7 @@ impl Process {
         let end = Instant::now() + deadline;
         let (mutex, changed) = &*self.lines;
         let mut seen = 0;
-        let mut guard = mutex.lock().unwrap();
+        let mut guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             if let Some(line) = guard.0[seen..].iter().find(|line| line.contains(part)) {
                 return line.clone();
@@ -67,7 +67,7 @@ impl Process {
                 if ended { " before it ended" } else { " in time" },
                 guard.0.join("\n")
             );
-            guard = changed.wait_timeout(guard, left).unwrap().0;
+            guard = changed.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -88,7 +88,15 @@ impl Process {
         kill(self.pid(), signal).unwrap_or_else(|e| panic!("{} cannot be signalled: {e}", self.name));
     }
 
-    /// Waits for its end.
+    /// Waits until both outputs have been read to their ends, which a grandchild may hold open.
+    fn wait_for_output(&self, end: Instant) {
+        let (mutex, changed) = &*self.lines;
+        let guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
+        let left = end.saturating_duration_since(Instant::now());
+        let _ = changed.wait_timeout_while(guard, left, |lines| lines.1 < 2);
+    }
+
+    /// Waits for its end, and for the end of its outputs.
     ///
     /// # Panics
     /// When it does not end within `deadline`.
@@ -96,6 +104,7 @@ impl Process {
         let end = Instant::now() + deadline;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                self.wait_for_output(end);
                 return status;
             }
             assert!(Instant::now() < end, "{} did not end in time:\n{}", self.name, self.output());
@@ -120,10 +129,10 @@ fn watch(output: Option<impl Read + Send + 'static>, lines: &Lines) {
     std::thread::spawn(move || {
         for line in BufReader::new(output).lines() {
             let Ok(line) = line else { break };
-            lines.0.lock().unwrap().0.push(line);
+            lines.0.lock().unwrap_or_else(PoisonError::into_inner).0.push(line);
             lines.1.notify_all();
         }
-        lines.0.lock().unwrap().1 += 1;
+        lines.0.lock().unwrap_or_else(PoisonError::into_inner).1 += 1;
         lines.1.notify_all();
     });
 }

@@ -1,6 +1,7 @@
 //! How the daemon ends, and the exit code that tells it.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use qkd_driver::OpenError;
@@ -22,8 +23,13 @@ pub enum Failure {
     #[error("{0}")]
     Config(#[from] ConfigError),
     /// The card cannot be reached.
-    #[error("the card cannot be reached: {0}")]
-    Backing(#[from] BackingError),
+    #[error("the card at {} cannot be reached: {source}; see that card.socket names it and that it is served", place.display())]
+    Backing {
+        /// Where it was looked for.
+        place: PathBuf,
+        /// What went wrong.
+        source: BackingError,
+    },
     /// The card cannot be used.
     #[error("the card cannot be used: {0}")]
     Open(#[from] OpenError),
@@ -94,7 +100,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::System(_) | Self::Key(_) | Self::Push(_) => 1,
             Self::Config(_) => 2,
-            Self::Backing(_) | Self::Open(_) => 3,
+            Self::Backing { .. } | Self::Open(_) => 3,
             Self::Card(CardEnd::Gone | CardEnd::RemovalRequested) => 4,
             Self::Card(CardEnd::OutOfOrder(_) | CardEnd::NotClosed(_)) => 5,
             Self::ApiAddress { .. } | Self::Api(_) | Self::Peer(_) => 6,

@@ -8,6 +8,7 @@ mod clock;
 mod exit;
 mod first_light;
 mod keys;
+mod saying;
 mod start;
 mod streams;
 
@@ -21,6 +22,7 @@ pub use self::card::CardEnd;
 use self::card::{CardPort, FromCard, ToCard};
 pub use self::exit::{Failure, KeyFault};
 use self::keys::Keys;
+use self::saying::Saying;
 pub use self::start::{Addresses, run};
 pub use self::streams::PushFault;
 use self::streams::Streams;
@@ -61,6 +63,7 @@ struct Engine<L> {
     orders: VecDeque<ToCard>,
     link_state: Option<qkd_driver::LinkState>,
     secret_key_rate: u64,
+    saying: Saying,
     out: Output,
 }
 
@@ -136,7 +139,7 @@ impl<L: Ledger> Engine<L> {
         match event {
             PeerEvent::Connected => self.handle(Event::PeerConnected),
             PeerEvent::Disconnected(reason) => {
-                log::info!("peer link: {reason}");
+                self.saying.say(log::Level::Info, &format!("peer link: {reason}"));
                 self.handle(Event::PeerDisconnected);
             }
             PeerEvent::Frame(frame) => match Message::decode(&frame) {
@@ -264,7 +267,7 @@ impl<L: Ledger> Engine<L> {
                 self.order(ToCard::Acknowledge(card_name(first), card_name(last)));
             }
             Action::Release { block } => self.keys.release(block),
-            Action::Say { level, text } => say(level, &text),
+            Action::Say { level, text } => self.saying.say(log_level(level), &text),
         }
         Ok(())
     }
@@ -324,14 +327,13 @@ impl<L: Ledger> Engine<L> {
     }
 }
 
-fn say(level: Level, text: &str) {
-    let level = match level {
+fn log_level(level: Level) -> log::Level {
+    match level {
         Level::Debug => log::Level::Debug,
         Level::Info => log::Level::Info,
         Level::Warn => log::Level::Warn,
         Level::Error => log::Level::Error,
-    };
-    log::log!(level, "{text}");
+    }
 }
 
 fn agreed_name(name: qkd_driver::BlockName) -> BlockName {

@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::card::CardPort;
 use super::exit::Failure;
 use super::keys::Keys;
+use super::saying::Saying;
 use super::streams::Streams;
 use super::{Engine, Inputs, clock, first_light};
 use crate::agreement::{self, Capacity, CardFacts, Core, Output};
@@ -94,6 +95,7 @@ pub async fn run(
             orders: std::collections::VecDeque::new(),
             link_state: None,
             secret_key_rate: 0,
+            saying: Saying::default(),
             out: Output::default(),
             link,
         };
@@ -107,7 +109,8 @@ pub async fn run(
 
 fn open_card(config: &Config) -> Result<Card<VfioUser>, Failure> {
     let CardBacking::VfioUser(socket) = &config.card.backing;
-    let backing = VfioUser::connect(socket, CARD_ANSWER)?;
+    let backing = VfioUser::connect(socket, CARD_ANSWER)
+        .map_err(|source| Failure::Backing { place: socket.clone(), source })?;
     let options = CardOptions {
         serial: config.card.expected_serial,
         peer_serial: config.card.expected_peer_serial,

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Ended, Frames, Order, carry, first_frame, framed};
 use super::{PeerEvent as Event, Times};
@@ -120,11 +120,15 @@ async fn connect(
         match timeout(times.patience, TcpStream::connect(name)).await {
             Ok(Ok(stream)) => {
                 let _ = stream.set_nodelay(true);
-                pause = first;
                 if events.send(Event::Connected).await.is_err() {
                     return;
                 }
+                let begin = Instant::now();
                 let ended = carry(framed(stream), times, orders, events).await;
+                // One that lasted was cut; one that did not is being refused, and hurry would not help.
+                if begin.elapsed() > greatest {
+                    pause = first;
+                }
                 if !report_end(ended, orders, events).await {
                     return;
                 }

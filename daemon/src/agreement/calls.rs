@@ -1,5 +1,6 @@
 //! The calls of this end's KMSs: which part of the core answers them, and those that wait for somebody else first.
 
+use super::check::TEXT_MAX;
 use super::core::Core;
 use super::event::{Action, Now, Output};
 use super::record::Record;
@@ -39,7 +40,16 @@ impl Core {
             return answer(id, refusal.into(), out);
         }
         match call {
-            Call::Open(open) => self.open(now, id, open, fresh_stream, out),
+            Call::Open(mut open) => {
+                // Always taken as application/json: what was asked for makes no difference, here or at the other end.
+                open.qos.metadata_mimetype = None;
+                let sayable = |text: &String| text.len() <= TEXT_MAX && !text.contains(char::is_control);
+                if ![&open.kms, &open.source, &open.destination].into_iter().all(sayable) {
+                    let detail = format!("a KMS URI has at most {TEXT_MAX} octets and no control characters");
+                    return answer(id, Refusal::new(Status::KeyStreamIdInUse, detail).into(), out);
+                }
+                self.open(now, id, open, fresh_stream, out);
+            }
             Call::GetKey(get_key) => self.get_key(now, id, get_key, out),
             Call::Close(close) => self.close(now, id, close.stream, out),
         }

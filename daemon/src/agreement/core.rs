@@ -178,7 +178,7 @@ impl Core {
         if !self.holdings.session(session) {
             out.say(
                 Level::Error,
-                format!("the card names session {session} after a later one; its blocks are burnt"),
+                format!("the card names session {session} after a later one, which its contract forbids"),
             );
         }
         self.holdings_changed();

@@ -237,6 +237,8 @@ impl Core {
         self.unwritten.remove(&id);
         self.leading.scheduler.remove(id);
         self.leading.skips.remove(&id);
+        self.leading.lines.remove(&id);
+        self.following.lines.remove(&id);
         // A stop that was asked for before is still to be confirmed, and calls that close the stream wait for that.
         if let Some(live) = self.streams.remove(&id)
             && live.begun

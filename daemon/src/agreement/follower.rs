@@ -22,7 +22,7 @@ pub(super) struct Following {
     /// The next report asks for an answer at once.
     urgent: bool,
     /// Streams of which the leader must be told.
-    lines: BTreeSet<KeyStreamId>,
+    pub(super) lines: BTreeSet<KeyStreamId>,
     /// Where telling all streams in turn has got to.
     turn: Option<KeyStreamId>,
     reported_ms: u64,

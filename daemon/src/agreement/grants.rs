@@ -280,33 +280,17 @@ impl Core {
         if begin > mark.block {
             return Some(begin);
         }
-        let needed = self
-            .durable
-            .streams
-            .iter()
-            .filter(|(id, s)| {
-                let peer = self.streams.get(id).map(|live| live.peer).unwrap_or_default();
-                s.wanted && !s.closed && peer.wanted && !peer.closed
-            })
-            .map(|(_, s)| u64::from(s.qos.key_chunk_size))
-            .max();
-        let limit = self.pin_limit();
-        let largest = u64::from(self.holdings.largest()).max(1);
-        let enough = (limit.blocks / 4).min(limit.bytes / 4 / largest).max(1);
         // Runs of what both hold and of what one lacks take turns.
         let (mut at, mut bytes) = (mark.block, 0);
         let mut kept: u64 = 0;
         let mut first_run = None;
+        let mut needed = None;
         loop {
             while let Some(length) = self.holdings.length(at).filter(|_| there.contains(at)) {
                 let used = if at == mark.block { mark.offset } else { 0 };
                 bytes += u64::from(length.saturating_sub(used));
                 at = at.next();
-                if needed.is_some_and(|needed| bytes >= needed) {
-                    return None;
-                }
-                // A whole block waits for a stream to come; the rest of one does not.
-                if needed.is_none() && used == 0 {
+                if bytes >= u64::from(needed.unwrap_or(self.settings.largest_chunk_size)) {
                     return None;
                 }
             }
@@ -314,13 +298,38 @@ impl Core {
             if next == at {
                 return None;
             }
+            if needed.is_none() {
+                let wanted = self.largest_chunk_wanted();
+                // A whole block waits for a stream to come; the rest of one does not.
+                let whole = mark.offset == 0 || at > mark.block.next();
+                let useful = if wanted > 0 { bytes >= u64::from(wanted) } else { whole };
+                if useful {
+                    return None;
+                }
+                needed = Some(wanted);
+            }
+            let enough = self.missing_enough();
             kept += self.holdings.count_between(at, next, enough).max(there.count_between(at, next, enough));
             let target = *first_run.get_or_insert(next);
-            if needed.is_none() || kept >= enough {
+            if needed == Some(0) || kept >= enough {
                 return Some(target);
             }
             at = next;
         }
+    }
+
+    /// Octets of the largest chunk of a stream that takes key, 0 where none does.
+    fn largest_chunk_wanted(&self) -> u32 {
+        let takes = |id: &KeyStreamId| self.streams.get(id).is_some_and(|l| l.peer.wanted && !l.peer.closed);
+        let takers = self.durable.streams.iter().filter(|(id, s)| s.wanted && !s.closed && takes(id));
+        takers.map(|(_, s)| s.qos.key_chunk_size).max().unwrap_or(0)
+    }
+
+    /// Blocks that may be kept behind less than a chunk of what both hold: an eighth of the room.
+    fn missing_enough(&self) -> u64 {
+        let limit = self.pin_limit();
+        let largest = u64::from(self.holdings.largest()).max(1);
+        (limit.blocks / 4).min(limit.bytes / 4 / largest).max(1)
     }
 }
 

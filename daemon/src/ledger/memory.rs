@@ -47,3 +47,20 @@ impl Ledger for MemoryLedger {
         Ok(number)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn write_numbers_rise_and_go_on_above_the_cards_cell() {
+        let mut ledger = MemoryLedger::new();
+        assert_eq!(ledger.commit(&[]).unwrap(), 1);
+        assert_eq!(ledger.commit(&[Record::WriteNumber(40)]).unwrap(), 41);
+        assert_eq!(ledger.commit(&[Record::WriteNumber(3)]).unwrap(), 42);
+        assert_eq!(ledger.load().unwrap().write_number, 42);
+        let full = ledger.commit(&[Record::WriteNumber(u64::MAX)]);
+        assert!(matches!(full, Err(LedgerError::NumbersUsedUp)));
+        assert_eq!(ledger.load().unwrap().write_number, 42, "nothing of a write that failed is kept");
+    }
+}

@@ -3,14 +3,13 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use tokio::process::Command;
 
 use super::configuration::{Daemon, KMS};
 use super::memory::PAIR;
-use super::picture::Picture;
 use super::process::{Process, ProcessError};
 use super::proxy::Proxy;
 use super::{Args, DemoError};
@@ -19,11 +18,6 @@ use super::{Args, DemoError};
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Longest time until a process that was asked to has ended.
 const END_WITHIN: Duration = Duration::from_secs(30);
-
-/// Time between two looks at the pair.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// What the pair calls a link that gives key.
-const DISTILLING: &str = "Distilling";
 
 /// Where things are.
 pub(super) struct Places {
@@ -59,7 +53,6 @@ impl Cast {
 
     async fn enter(&mut self, args: &Args, places: &Places) -> Result<(), DemoError> {
         self.pair.wait_line("ready", "get ready", READY_WITHIN).await?;
-        self.link_distils().await?;
         let endpoints = free_ports().map_err(DemoError::Ports)?;
         let mut apis = Vec::new();
         for (end, endpoint) in endpoints.into_iter().enumerate() {
@@ -83,25 +76,6 @@ impl Cast {
             let ready = kms.wait_line("listening ", "listen", READY_WITHIN).await;
             self.kms.push(kms);
             ready?;
-        }
-        Ok(())
-    }
-
-    /// Waits until key comes out of the link.
-    async fn link_distils(&mut self) -> Result<(), ProcessError> {
-        let until = Instant::now() + READY_WITHIN;
-        let mut picture = Picture::default();
-        while picture.cards.iter().any(|card| card.link != DISTILLING) {
-            if Instant::now() >= until {
-                return Err(ProcessError::Late {
-                    name: "pair",
-                    what: "bring the link up",
-                    within: READY_WITHIN,
-                });
-            }
-            self.pair.check_alive()?;
-            tokio::time::sleep(LOOK_EVERY).await;
-            self.pair.lines().iter().for_each(|line| picture.pair_line(line));
         }
         Ok(())
     }

@@ -209,8 +209,9 @@ impl Sender {
                 Next::Nothing => break,
                 Next::Notice => {
                     let Some(notice) = self.notices.front() else { break };
-                    let written =
-                        self.template.write_notice(buffer.free_mut(), notice.status, notice.position);
+                    // What was accepted since it was ordered is not next any more.
+                    let next = notice.position.max(self.flight.accepted_up_to());
+                    let written = self.template.write_notice(buffer.free_mut(), notice.status, next);
                     let Some(octets) = written else { break };
                     buffer.fill(octets);
                     self.flight.sent_notice(octets);

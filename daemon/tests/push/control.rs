@@ -65,6 +65,18 @@ async fn a_notice_travels_alone_and_carries_no_key() {
 }
 
 #[tokio::test]
+async fn a_notice_ordered_behind_the_times_names_no_index_that_was_accepted() {
+    let kms = ScriptedKms::start(|_, _| Reaction::Answer(answer(201))).await;
+    let mut stream = Stream::to(&kms);
+    stream.deliver(20);
+    stream.until_accepted(20).await;
+    stream.handle().notice(Status::PeerNotConnected, 3).unwrap();
+    Stream::wait_for("the notice", || kms.seen().len() == 21).await;
+    let notice = kms.seen().pop().unwrap();
+    assert_eq!((notice.status, notice.index), (1, 20));
+}
+
+#[tokio::test]
 async fn a_notice_that_is_not_taken_holds_no_key_back() {
     for reaction in [Reaction::Answer(answer(404)), Reaction::Answer(answer(503)), Reaction::Close] {
         let kms = ScriptedKms::start(move |_, seen| {

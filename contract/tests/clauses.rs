@@ -4,6 +4,7 @@
 mod document;
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use document::{CONTRACT, clause_ids, defined_clause};
 
@@ -56,6 +57,47 @@ fn a_clause_that_the_document_cites_is_not_defined() {
     let defined: BTreeSet<_> = definitions(CONTRACT).into_iter().collect();
     let dangling: BTreeSet<_> = clause_ids(CONTRACT).into_iter().filter(|id| !defined.contains(id)).collect();
     assert!(dangling.is_empty(), "{dangling:?}");
+}
+
+/// Every Rust file in a folder and below it.
+fn rust_files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            rust_files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn family(id: &str) -> &str {
+    id.split_once('-').unwrap().0
+}
+
+/// The clause ids in a text that also names other things which look like one.
+fn ids_of<'t>(text: &'t str, families: &BTreeSet<&str>) -> Vec<&'t str> {
+    clause_ids(text).into_iter().filter(|id| families.contains(family(id))).collect()
+}
+
+#[test]
+fn a_clause_that_the_driver_or_the_simulator_cites_is_not_defined() {
+    let defined: BTreeSet<_> = definitions(CONTRACT).into_iter().collect();
+    let families: BTreeSet<_> = defined.iter().copied().map(family).collect();
+    for (user, at_least) in [("driver", 100), ("sim", 50)] {
+        let mut files = Vec::new();
+        rust_files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(user).join("src"), &mut files);
+        let mut cited = 0;
+        for file in files {
+            let text = std::fs::read_to_string(&file).unwrap();
+            for id in ids_of(&text, &families) {
+                assert!(defined.contains(id), "{} cites {id}", file.display());
+                cited += 1;
+            }
+        }
+        assert!(cited >= at_least, "{user} cites {cited} clauses only: its files were not read");
+    }
+    assert_eq!(ids_of("(BLK-99), SSH-2, SES-1", &families), ["BLK-99", "SES-1"]);
 }
 
 /// Paragraphs and list items of the text, code blocks left out.

@@ -11,8 +11,10 @@ use crate::name::BlockName;
 pub enum ReservedIn {
     /// An event entry.
     Event,
-    /// A block header.
+    /// The reserved octets of a block header.
     BlockHeader,
+    /// The flags of a block header.
+    BlockFlags,
 }
 
 /// The card, or the way to it, broke the contract.
@@ -185,8 +187,10 @@ pub enum Fault {
     Replay {
         /// Number of the event.
         number: u32,
-        /// Which rule.
+        /// What happened.
         problem: &'static str,
+        /// The clause that forbids it.
+        clause: &'static str,
     },
     /// A block's header says something else than its event.
     #[error("the header of block {name} disagrees with its event in {field}")]
@@ -303,14 +307,15 @@ impl Fault {
             Self::UnknownKind { .. } => "EVT-2",
             Self::ReservedBits { place: ReservedIn::Event, .. } => "EVT-1",
             Self::ReservedBits { place: ReservedIn::BlockHeader, .. } => "BLK-2",
+            Self::ReservedBits { place: ReservedIn::BlockFlags, .. } => "BLK-3",
             Self::SlotMismatch { .. } => "RNG-5",
             Self::LengthBeyondSlot { .. } => "BLK-4",
             Self::BlockOutOfOrder { .. } => "SES-8",
             Self::ForeignSession { .. } => "EVT-6",
             Self::SessionOutOfOrder { .. } => "SES-1",
-            Self::Replay { .. } => "BLK-3",
-            Self::HeaderMismatch { clause, .. } => clause,
+            Self::Replay { clause, .. } | Self::HeaderMismatch { clause, .. } => clause,
             Self::AckHead { .. } => "ACK-3",
+            Self::Cell { from, found, .. } if *found < *from => "CEL-1",
             Self::Cell { .. } => "CEL-2",
             Self::NoCell => "ID-3",
             Self::NotZeroized { .. } => "ZER-3",

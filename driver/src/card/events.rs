@@ -231,7 +231,9 @@ impl<B: Backing> Card<B> {
         match kind {
             event::BLOCK => self.judge_block(&entry).map(Judged::Block),
             event::REPLAY_END if self.announced.replaying => Ok(Judged::ReplayEnd),
-            event::REPLAY_END => Err(Fault::Replay { number, problem: "its end came twice" }),
+            event::REPLAY_END => {
+                Err(Fault::Replay { number, problem: "its end came twice", clause: "RPL-1" })
+            }
             event::SESSION => self.judge_session(&entry),
             _ => LinkState::try_from(entry.detail.get()).map(Judged::Link).map_err(|undefined| {
                 Fault::UndefinedValue { register: "LINK event", value: undefined.0.into() }
@@ -242,7 +244,7 @@ impl<B: Backing> Card<B> {
     fn judge_session(&self, entry: &Event) -> Result<Judged, Fault> {
         let (number, session) = (entry.number.get(), entry.session.get());
         if self.announced.replaying {
-            return Err(Fault::Replay { number, problem: "a session began before its end" });
+            return Err(Fault::Replay { number, problem: "a session began before its end", clause: "EVT-5" });
         }
         // The session in progress may be that of the newest block replayed; a later one is always newer.
         let replayed = self.announced.last.map_or(0, |name| name.session);
@@ -344,8 +346,12 @@ fn check_fields(entry: &Event) -> Result<(), Fault> {
 fn check_header(header: &BlockHeader, arrival: &Arrival) -> Result<(), Fault> {
     let name = arrival.name;
     let flags = header.flags.get();
-    if header.reserved != [0; 16] || flags & !BLOCK_REPLAYED != 0 {
-        return Err(Fault::ReservedBits { place: ReservedIn::BlockHeader, number: arrival.number });
+    let reserved = |place| Err(Fault::ReservedBits { place, number: arrival.number });
+    if header.reserved != [0; 16] {
+        return reserved(ReservedIn::BlockHeader);
+    }
+    if flags & !BLOCK_REPLAYED != 0 {
+        return reserved(ReservedIn::BlockFlags);
     }
     let differs = [
         ("magic", "BLK-2", header.magic.get() != BLOCK_MAGIC),
@@ -361,13 +367,10 @@ fn check_header(header: &BlockHeader, arrival: &Arrival) -> Result<(), Fault> {
         let what = "qber of a block header";
         return Err(Fault::ValueOutOfRange { what, value: header.qber.get().into(), clause: "BLK-6" });
     }
+    let replay = |problem| Fault::Replay { number: arrival.number, problem, clause: "BLK-3" };
     match (flags & BLOCK_REPLAYED != 0, arrival.replayed) {
-        (true, false) => {
-            Err(Fault::Replay { number: arrival.number, problem: "a new block is marked as replayed" })
-        }
-        (false, true) => {
-            Err(Fault::Replay { number: arrival.number, problem: "a replayed block is not marked" })
-        }
+        (true, false) => Err(replay("a new block is marked as replayed")),
+        (false, true) => Err(replay("a replayed block is not marked")),
         _ => Ok(()),
     }
 }

@@ -30,13 +30,13 @@ pub trait Bus {
     fn dma_read(&mut self, iova: u64, into: &mut [u8]) -> Result<(), DmaRefused>;
 
     /// Copies from the card to host memory. Octets of one call may become visible in any order; a later call is
-    /// visible after an earlier one (BLK-6).
+    /// visible after an earlier one (ORD-1).
     ///
     /// # Errors
     /// [`DmaRefused`] when the whole range is not writable; nothing has been written then.
     fn dma_write(&mut self, iova: u64, from: &[u8]) -> Result<(), DmaRefused>;
 
-    /// Writes eight octets, naturally aligned, as one access after all earlier writes are visible (EVT-5).
+    /// Writes eight octets, naturally aligned, as one access after all earlier writes are visible (ORD-3).
     ///
     /// # Errors
     /// As [`Bus::dma_write`]; also when `iova` is not a multiple of 8.

@@ -237,7 +237,7 @@ impl Delivery {
         }
     }
 
-    /// Payload, then header, then event (BLK-6). `fault` spoils one of them.
+    /// Payload, then header, then event (ORD-1). `fault` spoils one of them.
     fn write_slot(
         &mut self,
         bus: &mut dyn Bus,
@@ -305,7 +305,7 @@ impl Delivery {
         self.write_event(bus, entry, 0)
     }
 
-    /// Writes an entry; its check and number come last and as one access (EVT-5).
+    /// Writes an entry; its check and number come last and as one access (ORD-3).
     fn write_event(&mut self, bus: &mut dyn Bus, entry: Event, spoil: u32) -> Result<(), Broken> {
         let number = self.written.wrapping_add(1);
         let address = self.rings.event_address(number);

@@ -134,12 +134,15 @@ fn the_rules_of_replay_are_held() {
     handle.with(|card, _| card.forge(name(1, 0), 10, true));
     handle.with(|card, _| card.retained.insert(name(1, 0), 10));
     let fault = first_fault(&mut card);
-    assert!(matches!(fault, Fault::Replay { .. }), "a replayed block after the end: {fault}");
+    assert!(
+        matches!(fault, Fault::Replay { clause: "BLK-3", .. }),
+        "a replayed block after the end: {fault}"
+    );
 
     let (mut card, handle) = running();
     handle.with(|card, _| card.end_replay_again());
     let fault = first_fault(&mut card);
-    assert!(matches!(fault, Fault::Replay { .. }), "a second end: {fault}");
+    assert!(matches!(fault, Fault::Replay { clause: "RPL-1", .. }), "a second end: {fault}");
 
     let (mut card, handle) = opened();
     handle.with(|card, _| {
@@ -148,7 +151,10 @@ fn the_rules_of_replay_are_held() {
     });
     card.start().expect("it starts");
     let fault = first_fault(&mut card);
-    assert!(matches!(fault, Fault::Replay { .. }), "a replayed block without its mark: {fault}");
+    assert!(
+        matches!(fault, Fault::Replay { clause: "BLK-3", .. }),
+        "a replayed block without its mark: {fault}"
+    );
 }
 
 #[test]
@@ -169,9 +175,9 @@ fn a_header_that_disagrees_with_its_event_is_a_fault() {
         );
     }
     let flags = fault_of_header(|header| header.flags = 2.into());
-    assert!(matches!(flags, Fault::ReservedBits { .. }), "{flags}");
+    assert!(matches!(flags, Fault::ReservedBits { .. }) && flags.clause() == "BLK-3", "{flags}");
     let reserved = fault_of_header(|header| header.reserved[0] = 1);
-    assert!(matches!(reserved, Fault::ReservedBits { .. }), "{reserved}");
+    assert!(matches!(reserved, Fault::ReservedBits { .. }) && reserved.clause() == "BLK-2", "{reserved}");
     let qber = fault_of_header(|header| header.qber = 1_000_001.into());
     assert!(matches!(qber, Fault::ValueOutOfRange { clause: "BLK-6", .. }), "{qber}");
 }
@@ -301,7 +307,8 @@ fn the_cell_and_the_newest_name_never_fall() {
     card.store_cell(3).expect("a smaller value is nothing");
     assert_eq!(card.cell().expect("no fault"), 9);
     handle.with(|card, _| card.shown.insert(reg::CELL.offset, 8));
-    assert!(matches!(card.cell(), Err(Fault::Cell { from: 9, to: 9, found: 8 })));
+    let fell = card.cell().expect_err("the cell fell");
+    assert!(matches!(fell, Fault::Cell { from: 9, to: 9, found: 8 }) && fell.clause() == "CEL-1", "{fell}");
 
     let (mut card, handle) = running();
     handle.with(|card, _| card.plants.cell_stuck = true);

@@ -1,5 +1,5 @@
 //! Register access, and the ordering between registers and DMA memory.
-#![allow(unsafe_code)] // Memory barriers of Arm processors have no safe form.
+#![allow(unsafe_code, reason = "memory barriers of Arm processors have no safe form")]
 
 use std::sync::atomic::{Ordering, fence};
 

@@ -2,7 +2,7 @@
 //!
 //! No reference into it ever exists; every access is a volatile load or store through a raw pointer, so the compiler
 //! can neither repeat nor invent one. All other modules reach such memory through [`SharedMemory`] only.
-#![allow(unsafe_code)] // Volatile access through raw pointers is the whole purpose of this module.
+#![allow(unsafe_code, reason = "volatile access through raw pointers is the whole purpose of this module")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};

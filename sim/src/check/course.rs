@@ -158,8 +158,7 @@ pub(super) fn covered(whole: &Range<u64>, ranges: &mut [Range<u64>]) -> bool {
 }
 
 #[cfg(test)]
-// Lists of one range are meant.
-#[allow(clippy::single_range_in_vec_init)]
+#[expect(clippy::single_range_in_vec_init, reason = "lists of one range are meant")]
 mod tests {
     use super::*;
 

@@ -12,7 +12,7 @@ use super::verdict::{Findings, LEAST_COMPARED_PERCENT, Outcome, Row, Verdict};
 use crate::history::record::{
     Chunk, Invariant, Line, Milliseconds, Run, STEP_DIGEST_BYTES, Unexplained, steps,
 };
-use crate::history::trace::Piece;
+use crate::history::trace::{Piece, front};
 
 /// Names of the two ends in words.
 pub(super) const ENDS: [&str; 2] = ["A", "B"];
@@ -44,8 +44,7 @@ impl Judge {
         if number == next {
             self.streams.push((id, StreamRecord::default()));
         }
-        // The number was given out when the stream was put there.
-        #[allow(clippy::indexing_slicing)]
+        #[expect(clippy::indexing_slicing, reason = "the number was given out when the stream was put there")]
         (number, &mut self.streams[number].1)
     }
 
@@ -385,23 +384,6 @@ fn row(id: Uuid, stream: &StreamRecord) -> Row {
         missing: [missing(a), missing(b)],
         duplicates: [a.duplicates, b.duplicates],
     }
-}
-
-/// The pieces of the first `octets` octets.
-fn front(pieces: &[Piece], mut octets: u32) -> Vec<Piece> {
-    let mut front = Vec::new();
-    for piece in pieces {
-        let length = piece.length().min(octets);
-        octets -= length;
-        front.push(match *piece {
-            Piece::Named { from, .. } => Piece::Named { from, length },
-            Piece::Unknown { .. } => Piece::Unknown { length },
-        });
-        if octets == 0 {
-            break;
-        }
-    }
-    front
 }
 
 fn name(end: usize) -> &'static str {

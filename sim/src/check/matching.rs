@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::history::record::{Digest, STEP_DIGEST_BYTES};
+use crate::history::digest::Digest;
+use crate::history::record::STEP_DIGEST_BYTES;
 use crate::history::run::step_digest;
 
 /// Digest of a step as a run records it.

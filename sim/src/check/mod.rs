@@ -16,11 +16,13 @@ use std::process::ExitCode;
 pub use inputs::{CheckError, CountedLosses, judge, read_counted};
 pub use verdict::{Finding, Outcome, Row, Verdict};
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 the histories agree, 1 an invariant is broken, 2 command line, 3 nothing is broken but too little is there
+to judge (an empty history, nothing in common, lines lost), 4 a history cannot be read, or the two do not belong together.";
+
 /// Arguments of the subcommand.
-///
-/// Exit code: 0 the histories agree; 1 an invariant is broken; 3 nothing is broken but too little is there to judge (an
-/// empty history, nothing in common, lines lost); 4 a history cannot be read, or the two do not belong together.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct Args {
     /// History of one KMS.
     a: PathBuf,

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::history::digest::Digest;
 use crate::history::position::{self, Origin};
-use crate::history::record::Digest;
 use crate::history::trace::{INVENTED_BYTES, Piece};
 
 /// Digests that are remembered for telling repeated key that is no test key.

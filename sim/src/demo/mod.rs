@@ -41,8 +41,13 @@ const START_TAKES: Duration = Duration::from_secs(3);
 /// How long after the end of the run a recovery may still come.
 const GRACE: Duration = Duration::from_secs(15);
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 both KMSs got the same keys on every stream, and keys went on at both ends after every trouble, 1 not so,
+2 the system could not be shown.";
+
 /// Arguments of the subcommand.
 #[derive(Clone, Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
 pub struct Args {
     /// Seconds of delivery, counted from the first key.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -130,8 +135,7 @@ enum DemoError {
     Check(#[from] CheckError),
 }
 
-/// Runs the subcommand. The exit code is 0 only if both KMSs got the same keys on every stream, and keys went on at both
-/// ends after every trouble.
+/// Runs the subcommand until the demonstration is over and everything is cleared up.
 pub fn run(args: Args) -> ExitCode {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DemoError::Runtime);

@@ -34,6 +34,7 @@
 //!
 //! A last line without its line end, as a crash leaves it, is left out by the reader, which says so.
 
+pub mod digest;
 pub mod position;
 pub mod read;
 pub mod record;

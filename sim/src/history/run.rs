@@ -3,7 +3,8 @@
 use ring::digest::{Context, SHA256};
 use uuid::Uuid;
 
-use super::record::{Digest, Milliseconds, RUN_POSITIONS, Run, STEP_DIGEST_BYTES, STEP_POSITIONS};
+use super::digest::Digest;
+use super::record::{Milliseconds, RUN_POSITIONS, Run, STEP_DIGEST_BYTES, STEP_POSITIONS};
 use super::trace::Piece;
 
 /// A run that is being put together.

@@ -2,8 +2,9 @@ use std::io::Write;
 
 use uuid::Uuid;
 
+use super::digest::Digest;
 use super::read::{ReadError, Reader};
-use super::record::{Chunk, Digest, Header, Line, OriginPiece, VERSION, steps};
+use super::record::{Chunk, Header, Line, OriginPiece, VERSION, steps};
 use super::write::Recorder;
 
 fn header() -> Line {

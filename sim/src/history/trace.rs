@@ -42,6 +42,24 @@ impl Piece {
     }
 }
 
+/// The pieces of the first `octets` octets.
+#[must_use]
+pub fn front(pieces: &[Piece], mut octets: u32) -> Vec<Piece> {
+    let mut front = Vec::new();
+    for piece in pieces {
+        let length = piece.length().min(octets);
+        octets -= length;
+        front.push(match *piece {
+            Piece::Named { from, .. } => Piece::Named { from, length },
+            Piece::Unknown { .. } => Piece::Unknown { length },
+        });
+        if octets == 0 {
+            break;
+        }
+    }
+    front
+}
+
 /// Appends `piece`, joined with the last one where it goes on from there.
 pub fn join(pieces: &mut Vec<Piece>, piece: Piece) {
     match (pieces.last_mut(), piece) {

@@ -7,7 +7,8 @@ use std::sync::{Mutex, PoisonError};
 
 use uuid::Uuid;
 
-use crate::history::record::{Digest, Invariant, Line, Milliseconds, Violation};
+use crate::history::digest::Digest;
+use crate::history::record::{Invariant, Line, Milliseconds, Violation};
 use crate::history::write::Recorder;
 
 /// Chunks among which a repetition is noticed.

@@ -44,9 +44,12 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Longest time for stopping the server.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
+const EXIT_CODES: &str = "\
+Exit codes: 0 every stream received key, was closed, and every check was good, 1 not so, 2 the KMS could not work at all.";
+
 /// Arguments of the subcommand.
 #[derive(Clone, Debug, clap::Args)]
-#[command(group = clap::ArgGroup::new("role").required(true))]
+#[command(group = clap::ArgGroup::new("role").required(true), after_help = EXIT_CODES)]
 pub struct Args {
     /// Address to receive key-material on; port 0 takes a free one. Printed as `listening ADDRESS`.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
@@ -144,8 +147,7 @@ fn exists_hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// Runs the subcommand. The exit code is 0 if every stream received key, was closed, and every check was good; 1 if not;
-/// 2 if the KMS could not work at all.
+/// Runs the subcommand until all streams have ended.
 pub fn run(args: Args) -> ExitCode {
     match actix_web::rt::System::new().block_on(serve(args)) {
         Ok(true) => ExitCode::SUCCESS,

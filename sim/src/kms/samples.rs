@@ -1,6 +1,6 @@
 //! A few digests of each stream, for comparing two KMSs while they run.
 
-use crate::history::record::Digest;
+use crate::history::digest::Digest;
 
 /// Most samples per report.
 const MOST: usize = 32;

@@ -9,9 +9,10 @@ use zeroize::{Zeroize, Zeroizing};
 use super::body::KeyMaterial;
 use super::journal::Journal;
 use super::samples::Samples;
+use crate::history::digest::Digest;
 use crate::history::record::{
-    Changed, Chunk, Digest, Duplicates, Gap, Invariant, Line, Milliseconds, Notice, RecordedKey,
-    STEP_POSITIONS, Unexplained,
+    Changed, Chunk, Duplicates, Gap, Invariant, Line, Milliseconds, Notice, RecordedKey, STEP_POSITIONS,
+    Unexplained,
 };
 use crate::history::run::RunBuilder;
 use crate::history::trace::{Findings, INVENTED_BYTES, TELLING_BYTES, Tracer};
@@ -375,8 +376,7 @@ impl Stream {
 /// The position with these low 32 bits that is nearest to `expected`, and not below 0.
 fn unwrap_index(index: u32, expected: u64) -> u64 {
     const HALF: u32 = 1 << 31;
-    // The low 32 bits, on purpose.
-    #[allow(clippy::cast_possible_truncation)]
+    #[expect(clippy::cast_possible_truncation, reason = "the low 32 bits are what is meant")]
     let ahead = index.wrapping_sub(expected as u32);
     if ahead < HALF {
         return expected.saturating_add(u64::from(ahead));

@@ -1,5 +1,5 @@
 //! Sending and receiving octets together with file descriptors.
-#![allow(unsafe_code)] // Descriptors arrive as bare numbers; only here they become owned.
+#![allow(unsafe_code, reason = "descriptors arrive as bare numbers; only here they become owned")]
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

@@ -1,5 +1,5 @@
 //! Memory that another process reads and writes at the same time: BAR 0 and the client's DMA memory.
-#![allow(unsafe_code)] // Reading and writing such memory is only possible through raw pointers.
+#![allow(unsafe_code, reason = "reading and writing such memory is only possible through raw pointers")]
 
 use std::fs::File;
 use std::io;

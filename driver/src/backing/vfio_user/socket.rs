@@ -1,5 +1,5 @@
 //! Messages and descriptors over a UNIX socket. Every wait has a deadline.
-#![allow(unsafe_code)] // Descriptors come out of the kernel's control message as plain numbers.
+#![allow(unsafe_code, reason = "descriptors come out of the kernel's control message as plain numbers")]
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

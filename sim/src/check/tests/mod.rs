@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::{CountedLosses, Outcome, Verdict, judge};
+use crate::history::digest::Digest;
 use crate::history::position;
-use crate::history::record::{Digest, Invariant};
+use crate::history::record::Invariant;
 use crate::history::run::RunBuilder;
 use crate::history::trace::Tracer;
 

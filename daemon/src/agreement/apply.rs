@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::entry::{Decision, Entry, Grant};
-use super::event::{Level, Now, Output, StopHow};
+use super::event::{Level, Now, Output};
 use super::record::Record;
 use super::stream::{Live, OpenGrant};
 use super::timers::Timer;
@@ -31,7 +31,7 @@ impl Core {
                 );
                 if !self.leads() && self.durable.forbidden.contains(&open.stream) {
                     // A leader that has lost its ledger does not know that the ID was used. It gets no key here.
-                    self.close_here(now, open.stream, StopHow::Now, out);
+                    self.close_here(now, open.stream, out);
                 }
             }
             Decision::Grant(grant) => {
@@ -91,7 +91,7 @@ impl Core {
             self.notice_peer_closed(stream, out);
         }
         self.settle_all(stream, out);
-        self.drop_stream(stream, StopHow::AfterNotices, out);
+        self.drop_stream(stream, out);
         if self.leads() {
             self.reserve();
         }

@@ -21,6 +21,10 @@ pub(crate) const LINES_MAX: usize = 512;
 pub(crate) const KMS_MAX: usize = 256;
 /// Longest URI, name or sentence, in octets.
 pub(crate) const TEXT_MAX: usize = 2_048;
+/// Largest chunk in octets, whatever the settings of the two ends.
+pub(crate) const CHUNK_BYTES_MAX: u32 = 1 << 20;
+/// Epochs beyond this one are nobody's: room is left to count on.
+pub(crate) const EPOCH_MAX: u64 = u64::MAX / 2;
 /// Most chunks in an entry.
 pub(crate) const CHUNKS_MAX: u32 = 1 << 22;
 
@@ -102,13 +106,25 @@ pub(super) fn short(what: &'static str, text: &str) -> Result<(), PeerFault> {
 
 pub(super) fn check_qos(qos: &Qos) -> Result<(), PeerFault> {
     short("the mimetype", &qos.metadata_mimetype)?;
-    if qos.key_chunk_size == 0 {
-        return Err(PeerFault::Nonsense { what: "qos", why: "a chunk has no octets".into() });
+    let nonsense = |why: &str| Err(PeerFault::Nonsense { what: "qos", why: why.into() });
+    if qos.key_chunk_size == 0 || qos.key_chunk_size > CHUNK_BYTES_MAX {
+        return nonsense("a chunk has no octets, or too many");
+    }
+    if qos.timeout == 0 {
+        return nonsense("the timeout is 0");
+    }
+    Ok(())
+}
+
+pub(super) fn check_epoch(epoch: u64) -> Result<(), PeerFault> {
+    if epoch > EPOCH_MAX {
+        return Err(PeerFault::Nonsense { what: "epoch", why: format!("{epoch} is beyond all epochs") });
     }
     Ok(())
 }
 
 pub(super) fn check_log(log: &Log) -> Result<(), PeerFault> {
+    check_epoch(log.epoch)?;
     few("log entries", log.entries.len(), ENTRIES_MAX)?;
     few("lines about key streams", log.streams.len(), LINES_MAX)?;
     let mut extents = 0;
@@ -141,6 +157,9 @@ pub(super) fn check_log(log: &Log) -> Result<(), PeerFault> {
 pub(super) fn check_report(report: &Report) -> Result<(), PeerFault> {
     few("ranges of blocks", report.have.len(), RANGES_MAX)?;
     few("lines about key streams", report.streams.len(), LINES_MAX)?;
+    if !report.complete.is_usable() {
+        return Err(PeerFault::Nonsense { what: "blocks held", why: "complete beyond all blocks".into() });
+    }
     let mut before: Option<Range> = None;
     for range in &report.have {
         let rising = before.is_none_or(|b| (b.session, b.last) < (range.session, range.first));

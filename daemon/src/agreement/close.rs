@@ -2,7 +2,7 @@
 
 use super::calls::{Waiting, answer};
 use super::core::Core;
-use super::event::{Action, Level, Now, Output, StopHow};
+use super::event::{Action, Level, Now, Output};
 use super::record::Record;
 use super::register::Refusal;
 use super::stream::Stopping;
@@ -22,11 +22,11 @@ impl Core {
             return answer(id, Answer::Done, out);
         }
         self.wait(now, id, Waiting::Close { stream }, timeout);
-        self.close_here(now, stream, StopHow::Now, out);
+        self.close_here(now, stream, out);
     }
 
     /// Closes this end: durably, and with sending stopped before anything else.
-    pub(super) fn close_here(&mut self, now: Now, stream: KeyStreamId, how: StopHow, out: &mut Output) {
+    pub(super) fn close_here(&mut self, now: Now, stream: KeyStreamId, out: &mut Output) {
         let Some(state) = self.durable.streams.get(&stream) else { return };
         if !state.closed {
             self.write(Record::Closed { stream }, out);
@@ -38,7 +38,7 @@ impl Core {
         {
             live.stopping = if live.begun { Stopping::Asked } else { Stopping::Done };
             if live.begun {
-                out.actions.push(Action::Stop { stream, how });
+                out.actions.push(Action::Stop { stream });
             }
         }
         self.timers.clear(Timer::Dry(stream));

@@ -97,8 +97,7 @@ impl Core {
             Event::PeerMessage(message) => self.peer_message(now, message, out),
             Event::PeerDisconnected => self.peer_disconnected(),
             Event::Call { id, call, fresh_stream } => self.call(now, id, call, fresh_stream, out),
-            // What was sent for the first time and not accepted may be asked for again: only acceptance counts.
-            Event::Sent { .. } | Event::Tick => {}
+            Event::Tick => {}
             Event::Accepted { stream, up_to } => self.accepted(now, stream, up_to, out),
             Event::Suspended { stream, why } => self.suspended(stream, &why, out),
             Event::Stopped { stream, sent_up_to: _ } => self.stopped(stream, out),

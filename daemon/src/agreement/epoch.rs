@@ -8,7 +8,7 @@
 
 use super::core::Core;
 use super::entry::{Decision, Digest};
-use super::event::{Action, Level, Now, Output, StopHow};
+use super::event::{Action, Level, Now, Output};
 use super::message::Hello;
 use super::names::Mark;
 use super::record::{Pair, Record, Stamp};
@@ -217,7 +217,7 @@ impl Core {
         for id in ids {
             self.notice(id, Status::PeerNotConnected, out);
             self.forbid(id, out);
-            self.drop_stream(id, StopHow::AfterNotices, out);
+            self.drop_stream(id, out);
         }
         let mark = self.holdings.above_all();
         self.write(Record::Epoch { epoch, hash, mark }, out);
@@ -232,7 +232,7 @@ impl Core {
     }
 
     /// Forgets a stream of this run and ends its pusher.
-    pub(super) fn drop_stream(&mut self, id: KeyStreamId, how: StopHow, out: &mut Output) {
+    pub(super) fn drop_stream(&mut self, id: KeyStreamId, out: &mut Output) {
         self.timers.clear_stream(id);
         self.unwritten.remove(&id);
         self.leading.scheduler.remove(id);
@@ -244,7 +244,7 @@ impl Core {
             && live.begun
             && live.stopping == Stopping::No
         {
-            out.actions.push(Action::Stop { stream: id, how });
+            out.actions.push(Action::Stop { stream: id });
         }
     }
 

@@ -75,14 +75,8 @@ pub enum Event {
         /// A new random ID, taken where the call asks the module to choose one.
         fresh_stream: KeyStreamId,
     },
-    /// Push has sent every chunk below `up_to` at least once, as far as it was given them.
-    Sent {
-        /// Key stream.
-        stream: KeyStreamId,
-        /// First position not sent.
-        up_to: Position,
-    },
-    /// The KMS has accepted every chunk below `up_to`, as far as push was given them.
+    /// The KMS has accepted every chunk below `up_to`, as far as push was given them. What was only sent may have to be
+    /// sent again, and means nothing to the core.
     Accepted {
         /// Key stream.
         stream: KeyStreamId,
@@ -137,15 +131,6 @@ pub struct Delivery {
     pub chunk_size: u32,
     /// Their octets in order: `count` times `chunk_size`. All of these blocks are in the vault.
     pub extents: Vec<Extent>,
-}
-
-/// How push ends a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopHow {
-    /// At once: nothing is sent for the first time any more; what is in flight is settled or its connection closed.
-    Now,
-    /// The same, and then the notices given before are still tried, for a bounded time.
-    AfterNotices,
 }
 
 /// How important a sentence for the log is.
@@ -217,12 +202,11 @@ pub enum Action {
         /// Key stream.
         stream: KeyStreamId,
     },
-    /// End the stream's pusher, and answer with [`Event::Stopped`], also where there is none.
+    /// End the stream's pusher, and answer with [`Event::Stopped`], also where there is none. No chunk is sent any more;
+    /// what is in flight is settled or its connection cut, and notices given before are tried, all in bounded time.
     Stop {
         /// Key stream.
         stream: KeyStreamId,
-        /// How.
-        how: StopHow,
     },
     /// Tell the KMS of trouble.
     Notice {

@@ -8,7 +8,7 @@ use super::entry::{Decision, Entry, Grant};
 use super::event::{Now, Output};
 use super::leader::next_in_turn;
 use super::message::{FollowerLine, LeaderLine, Log, Message, Report};
-use super::names::{Mark, Position};
+use super::names::{Mark, Position, position_limit};
 use super::timers::Timer;
 use crate::interface::KeyStreamId;
 
@@ -216,13 +216,19 @@ impl Core {
                 let Some(state) = self.durable.streams.get(&grant.stream) else {
                     return wrong("it grants to a key stream that is not open");
                 };
-                if let Err(why) =
-                    check_grant(grant, self.durable.mark, state.next, u64::from(state.qos.key_chunk_size))
+                if let Err(why) = check_grant(grant, self.durable.mark, state.next, state.qos.key_chunk_size)
                 {
                     return wrong(why);
                 }
+                let owed = self.holdings.owed_extents().saturating_add(grant.extents.len() as u64);
+                if owed > self.most_owed_extents() {
+                    return wrong("it grants more, in smaller parts, than this end keeps");
+                }
             }
             Decision::Skip { stream, to } => match self.durable.streams.get(stream) {
+                Some(state) if *to > position_limit(state.qos.key_chunk_size) => {
+                    return wrong("it skips beyond what a key stream can have");
+                }
                 Some(state) if *to > state.next => {}
                 _ => return wrong("it skips nothing"),
             },
@@ -239,20 +245,29 @@ impl Core {
         }
         Ok(())
     }
+
+    /// A bound on the parts of unsettled grants, far above what a leader that heeds this end's room makes: it pins half
+    /// of the blocks, each once, and cuts one only where an entry ends, which is worth some kilobytes or a whole window.
+    fn most_owed_extents(&self) -> u64 {
+        let room = self.settings.capacity();
+        (room.bytes / SMALL_PART).saturating_add(room.blocks).saturating_add(MOST_STREAMS_OF_A_LEADER as u64)
+    }
 }
 
+/// Octets of a part of a block that is small for an entry.
+const SMALL_PART: u64 = 1 << 10;
 /// More streams than any leader should open: a bound on what a wrong leader can make this end keep.
 const MOST_STREAMS_OF_A_LEADER: usize = 65_536;
 
 /// Whether `grant` takes only octets above `mark`, each once, for exactly the chunks that come next.
-fn check_grant(grant: &Grant, mark: Mark, next: Position, chunk_size: u64) -> Result<(), &'static str> {
+fn check_grant(grant: &Grant, mark: Mark, next: Position, chunk_size: u32) -> Result<(), &'static str> {
     if grant.first != next {
         return Err("it does not go on where the key stream stands");
     }
-    if grant.first.checked_add(u64::from(grant.count)).is_none() {
-        return Err("its positions are beyond 64 bits");
+    if grant.end() > position_limit(chunk_size) {
+        return Err("its positions are beyond what a key stream can have");
     }
-    if u64::from(grant.count).checked_mul(chunk_size) != Some(grant.bytes()) {
+    if u64::from(grant.count).checked_mul(u64::from(chunk_size)) != Some(grant.bytes()) {
         return Err("its extents are not as long as its chunks");
     }
     let mut free = mark;

@@ -4,7 +4,7 @@ use super::calls::{Waiting, answer};
 use super::check::excerpt;
 use super::core::Core;
 use super::event::{Action, Level, LossCause, Now, Output};
-use super::names::{Position, position_near};
+use super::names::{Position, position_limit, position_near};
 use super::record::Record;
 use super::register::Refusal;
 use super::timers::Timer;
@@ -67,8 +67,13 @@ impl Core {
             return refuse("was closed by the KMS at the other end");
         }
         let Some(index) = get_key.index else { return Ok(None) };
+        let limit = position_limit(state.qos.key_chunk_size);
         match position_near(live.position, index).filter(|position| *position >= live.position) {
-            Some(position) => Ok(Some(position)),
+            Some(position) if position < limit => Ok(Some(position)),
+            Some(position) => Err(Refusal::new(
+                Status::InsufficientKey,
+                format!("position {position} is beyond the {limit} chunks that key stream {stream} can have"),
+            )),
             None => Err(Refusal::new(
                 Status::InsufficientKey,
                 format!(

@@ -3,7 +3,7 @@
 use super::core::Core;
 use super::entry::{Decision, Grant};
 use super::event::{Level, Now, Output};
-use super::names::{BlockName, Mark, Position};
+use super::names::{BlockName, Mark, Position, position_limit};
 use super::scheduler::Claim;
 use super::supply::{Supply, first_not_missing};
 use super::timers::Timer;
@@ -34,7 +34,8 @@ impl Core {
         let share = self.pin_limit().bytes / (self.streams.len().max(1) as u64);
         let window = (self.settings.window_bytes.min(share) / size).min(self.settings.window_chunks).max(2);
         let out = state.next.saturating_sub(live.position.min(live.peer.position));
-        let chunks = window.saturating_sub(out).min(u64::MAX - state.next);
+        let left = position_limit(state.qos.key_chunk_size).saturating_sub(state.next);
+        let chunks = window.saturating_sub(out).min(left);
         (chunks > 0).then_some(chunks.saturating_mul(size))
     }
 
@@ -275,7 +276,10 @@ impl Core {
     fn burns_to(&self) -> Option<BlockName> {
         let mark = self.durable.mark;
         let (there, complete) = (&self.leading.peer_have, self.leading.peer_complete);
-        let not_missing = |from| first_not_missing(from, &self.holdings, there, complete);
+        // What this end's card has not come to yet is burnt when it has, whatever the other end says of it.
+        let not_missing = |from| {
+            first_not_missing(from, &self.holdings, there, complete).min(self.holdings.complete().max(from))
+        };
         let begin = not_missing(mark.block);
         if begin > mark.block {
             return Some(begin);
@@ -309,7 +313,9 @@ impl Core {
                 needed = Some(wanted);
             }
             let enough = self.missing_enough();
-            kept += self.holdings.count_between(at, next, enough).max(there.count_between(at, next, enough));
+            let more =
+                self.holdings.count_between(at, next, enough).max(there.count_between(at, next, enough));
+            kept = kept.saturating_add(more);
             let target = *first_run.get_or_insert(next);
             if needed == Some(0) || kept >= enough {
                 return Some(target);

@@ -29,6 +29,8 @@ pub(crate) struct Holdings {
     have: BlockRanges,
     /// Unsettled grants by block.
     owed: BTreeMap<BlockName, u32>,
+    /// Extents of those grants.
+    owed_extents: u64,
     /// To be acknowledged.
     done: BlockRanges,
     /// Every block below was delivered or is lost.
@@ -54,6 +56,7 @@ impl Holdings {
             kept: BTreeMap::new(),
             have: BlockRanges::default(),
             owed: BTreeMap::new(),
+            owed_extents: 0,
             done: BlockRanges::default(),
             complete: lowest,
             replayed: false,
@@ -175,6 +178,7 @@ impl Holdings {
         for name in blocks {
             let count = self.owed.entry(name).or_insert(0);
             *count = count.saturating_add(1);
+            self.owed_extents = self.owed_extents.saturating_add(1);
             if *count == 1
                 && let Some(Some(length)) = self.kept.get(&name)
             {
@@ -188,6 +192,7 @@ impl Holdings {
         for name in blocks {
             let Some(count) = self.owed.get_mut(&name) else { continue };
             *count = count.saturating_sub(1);
+            self.owed_extents = self.owed_extents.saturating_sub(1);
             if *count > 0 {
                 continue;
             }
@@ -208,6 +213,17 @@ impl Holdings {
             self.owed.insert(name, 1);
             self.settle(std::iter::once(name), out);
         }
+        self.owed_extents = 0;
+    }
+
+    /// Extents of grants that are not settled.
+    pub(crate) fn owed_extents(&self) -> u64 {
+        self.owed_extents
+    }
+
+    /// Every block below was delivered by this end's card or is lost.
+    pub(crate) fn complete(&self) -> BlockName {
+        self.complete
     }
 
     /// The mark has risen, durably. `granted` octets of that went to streams; the rest is burnt.

@@ -7,7 +7,7 @@ use super::core::Core;
 use super::entry::{Decision, Entry};
 use super::event::{Level, Now, Output};
 use super::message::{FollowerLine, LeaderLine, Log, Message, Report};
-use super::names::BlockName;
+use super::names::{BlockName, position_limit};
 use super::ranges::BlockRanges;
 use super::record::Record;
 use super::scheduler::Scheduler;
@@ -280,7 +280,7 @@ impl Core {
         let news = line.opened && !state.peer_opened;
         let Some(live) = self.streams.get_mut(&stream) else { return };
         live.peer.wanted |= line.wanted;
-        live.peer.wish = live.peer.wish.max(line.wish);
+        live.peer.wish = live.peer.wish.max(line.wish.min(position_limit(state.qos.key_chunk_size)));
         // What is not granted cannot be settled.
         live.peer.position = live.peer.position.max(line.position.min(state.next));
         let closes = line.closed && !live.peer.closed;

@@ -47,7 +47,7 @@ pub use self::core::Core;
 pub use check::{MESSAGE_BYTES_MAX, PeerFault};
 pub use durable::{Durable, LoggedEntry, StreamState};
 pub use entry::{Decision, Digest, Entry, Grant, NoDigest, OpenDecision};
-pub use event::{Action, Delivery, Event, Level, LossCause, Now, Output, StopHow};
+pub use event::{Action, Delivery, Event, Level, LossCause, Now, Output};
 pub use message::{
     FollowerLine, Hello, LeaderLine, Log, Message, OpenReply, OpenRequest, PROTOCOL_VERSION, Range, Report,
 };

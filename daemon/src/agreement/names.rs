@@ -123,6 +123,12 @@ impl std::fmt::Display for Mark {
     }
 }
 
+/// Chunks that a key stream can have: their octets are numbered with 64 bits.
+#[must_use]
+pub(crate) fn position_limit(chunk_size: u32) -> Position {
+    u64::MAX / u64::from(chunk_size.max(1))
+}
+
 /// The position whose low 32 bits are `index` and that lies within ±2^31 of `near`; `None` where that would be below 0
 /// or beyond 64 bits.
 #[must_use]

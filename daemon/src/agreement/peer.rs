@@ -1,6 +1,6 @@
 //! The connection to the other end: greeting, refusing, and who may say what.
 
-use super::check::{PeerFault, excerpt};
+use super::check::{PeerFault, check_epoch, excerpt};
 use super::core::Core;
 use super::event::{Action, Level, Now, Output};
 use super::message::{Hello, Message, PROTOCOL_VERSION};
@@ -21,9 +21,6 @@ pub(super) struct Peer {
     /// Time of the last message to it.
     pub(super) spoke_ms: u64,
 }
-
-/// Epochs beyond this one are nobody's: room is left to count on.
-const EPOCH_MAX: u64 = u64::MAX / 2;
 
 impl Core {
     pub(super) fn peer_connected(&mut self, now: Now, out: &mut Output) {
@@ -137,12 +134,7 @@ impl Core {
     }
 
     fn hello(&mut self, now: Now, hello: Hello, out: &mut Output) -> Result<(), PeerFault> {
-        if hello.epoch > EPOCH_MAX {
-            return Err(PeerFault::Nonsense {
-                what: "epoch",
-                why: format!("{} is beyond all epochs", hello.epoch),
-            });
-        }
+        check_epoch(hello.epoch)?;
         if let Some(reason) = self.unsuitable(&hello) {
             out.say(Level::Error, format!("cannot work with the other end: {reason}"));
             out.send(Message::Refuse { reason: excerpt(&reason) });

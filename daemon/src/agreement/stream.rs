@@ -138,7 +138,10 @@ impl Live {
         if from >= to {
             return false;
         }
-        self.holes.push_back((from, to));
+        match self.holes.back_mut() {
+            Some((_, end)) if *end >= from => *end = to.max(*end),
+            _ => self.holes.push_back((from, to)),
+        }
         self.advance(self.position)
     }
 

@@ -2,9 +2,12 @@
 
 use super::core::{Core, Link};
 use super::entry::Decision;
-use super::event::{Action, Level, Now, Output, StopHow};
+use super::event::{Action, Level, Now, Output};
 use super::timers::Timer;
 use crate::interface::{KeyStreamId, Status};
+
+/// Streams that have run dry are looked at no more often, however short their timeout.
+const SHORTEST_LOOK_MS: u64 = 50;
 
 impl Core {
     /// Makes the pusher of a stream that this end's KMS has opened.
@@ -82,7 +85,7 @@ impl Core {
         if state.closed || !state.wanted || live.peer.closed {
             return;
         }
-        let timeout = u64::from(state.qos.timeout);
+        let timeout = u64::from(state.qos.timeout).max(SHORTEST_LOOK_MS);
         let dry_at = live.fed_ms.saturating_add(timeout);
         let dry = live.position >= state.next;
         if dry && now.boot_ms >= dry_at {
@@ -123,7 +126,7 @@ impl Core {
                 Level::Info,
                 format!("key stream {stream} ends: the other end closed it a time to live ago"),
             );
-            self.close_here(now, stream, StopHow::Now, out);
+            self.close_here(now, stream, out);
         }
     }
 

@@ -261,7 +261,7 @@ impl<L: Ledger> Engine<L> {
                 );
             }
             Action::Resume { stream } => self.streams.resume(stream)?,
-            Action::Stop { stream, how: _ } => self.streams.stop(stream),
+            Action::Stop { stream } => self.streams.stop(stream),
             Action::Notice { stream, status, position } => self.streams.notice(stream, status, position)?,
             Action::Acknowledge { first, last } => {
                 self.order(ToCard::Acknowledge(card_name(first), card_name(last)));

@@ -237,7 +237,6 @@ fn give(handle: &mut PushHandle, delivery: push::Delivery) -> Result<(), PushFau
 /// What a report means for the key agreement; the rest is for the log.
 pub(super) fn event_of(report: Report) -> Option<Event> {
     match report {
-        Report::Sent { stream, up_to } => Some(Event::Sent { stream, up_to }),
         Report::Accepted { stream, up_to } => Some(Event::Accepted { stream, up_to }),
         Report::Suspended { stream, status, excerpt } => {
             let said = if excerpt.is_empty() { String::new() } else { format!(", saying {excerpt:?}") };
@@ -255,7 +254,7 @@ pub(super) fn event_of(report: Report) -> Option<Event> {
             log::info!("key stream {stream}: the KMS takes key again after {} ms", after.as_millis());
             None
         }
-        // The key agreement has counted them itself, and a stop is confirmed to who ordered it.
-        Report::Discarded { .. } | Report::Stopped(_) => None,
+        // Only acceptance counts, the key agreement has counted losses itself, and a stop is confirmed to who ordered it.
+        Report::Sent { .. } | Report::Discarded { .. } | Report::Stopped(_) => None,
     }
 }

@@ -222,7 +222,7 @@ impl Node {
                 Action::Discard { stream, up_to, .. } => self.order(stream, Order::Discard(up_to))?,
                 Action::Lost { .. } => self.count("lost"),
                 Action::Resume { stream } => self.order(stream, Order::Resume)?,
-                Action::Stop { stream, how: _ } => {
+                Action::Stop { stream, .. } => {
                     if defect == Some(Defect::AnswersCloseAtOnce) {
                         self.news.push_back(Event::Stopped { stream, sent_up_to: 0 });
                     }

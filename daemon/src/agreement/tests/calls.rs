@@ -3,7 +3,7 @@
 use qkd_contract::state::LinkState;
 
 use super::two_ends::{A, B, BLOCK, Ends, settings};
-use crate::agreement::{Action, Event, LossCause, Role, StopHow};
+use crate::agreement::{Action, Event, LossCause, Role};
 use crate::calls::{Answer, Call, Open};
 use crate::interface::{KeyStreamId, QosRequest, Status};
 
@@ -305,7 +305,7 @@ fn close_is_answered_only_when_push_has_stopped() {
         both.run(30);
         let close = both.close(end, stream);
         both.run(30);
-        let stops = |action: &Action| matches!(action, Action::Stop { how: StopHow::Now, .. });
+        let stops = |action: &Action| matches!(action, Action::Stop { .. });
         assert!(both.ends[end].actions.iter().any(stops));
         assert!(both.ends[end].answer(close).is_none(), "push has not stopped");
         both.event(end, Event::Stopped { stream, sent_up_to: 3 });

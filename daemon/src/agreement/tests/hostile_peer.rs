@@ -4,8 +4,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::two_ends::Ends;
+use crate::agreement::entry::Decision;
+use crate::agreement::message::{FollowerLine, Range, Report};
+use crate::agreement::names::{BlockName, Mark};
 use crate::agreement::{Event, MESSAGE_BYTES_MAX, Message, PeerFault};
-use crate::interface::QosRequest;
+use crate::calls::Answer;
+use crate::interface::{Qos, QosRequest, Status};
 
 /// JSON of the shapes that the protocol has, with values that it may not have.
 fn value() -> impl Strategy<Value = Value> {
@@ -171,4 +175,97 @@ fn a_follower_that_claims_what_it_cannot_have_applied_is_a_fault() {
     report.applied += 5;
     both.event(0, Event::PeerMessage(Message::Report(report)));
     assert!(both.ends[0].says("it is not an entry of this log"));
+}
+
+#[test]
+fn a_leader_cannot_make_the_follower_spin_over_a_timeout_of_0_or_allocate_a_chunk_of_4_gib() {
+    let opens = |m: &&Message| {
+        let Message::Log(log) = m else { return false };
+        log.entries.iter().any(|entry| matches!(entry.decision, Decision::Open(_)))
+    };
+    let mut both = Ends::in_step(1_000_000);
+    both.open(0, None, QosRequest::default());
+    let log = both.overhear(20)[1].iter().find(opens).cloned().expect("the follower hears of the stream");
+    assert_eq!(log.check(), Ok(()));
+    for spoil in [|qos: &mut Qos| qos.timeout = 0, |qos: &mut Qos| qos.key_chunk_size = u32::MAX] {
+        let Message::Log(mut log) = log.clone() else { panic!("no log") };
+        for entry in &mut log.entries {
+            if let Decision::Open(open) = &mut entry.decision {
+                spoil(&mut open.qos);
+            }
+        }
+        assert!(matches!(Message::Log(log).check(), Err(PeerFault::Nonsense { what: "qos", .. })));
+    }
+    let Message::Log(mut late) = log else { panic!("no log") };
+    late.epoch = u64::MAX;
+    assert!(matches!(Message::Log(late).check(), Err(PeerFault::Nonsense { what: "epoch", .. })));
+}
+
+#[test]
+fn a_follower_that_claims_every_block_there_can_be_makes_the_leader_burn_none_that_may_come() {
+    for have in [vec![], vec![Range { session: 1, first: 3, last: u64::MAX - 1 }]] {
+        let mut both = Ends::in_step(1_000_000);
+        both.stream(QosRequest { key_chunk_size: Some(4_096), ..QosRequest::default() });
+        both.block();
+        both.block();
+        let heard = both.overhear(600);
+        let Some(Message::Report(report)) =
+            heard[0].iter().rfind(|m| matches!(m, Message::Report(_))).cloned()
+        else {
+            panic!("no report");
+        };
+        let complete = BlockName::new(u64::MAX, 0);
+        let report = Report { serial: report.serial + 100, have, complete, ..report };
+        both.event(0, Event::PeerMessage(Message::Report(report)));
+        both.run(5);
+        let mark = both.ends[0].core.status().mark;
+        assert!(mark <= Mark::at(BlockName::new(1, 2)), "burnt to {mark}");
+    }
+    let heard = conversation();
+    let Some(Message::Report(report)) = heard[0].iter().rfind(|m| matches!(m, Message::Report(_))).cloned()
+    else {
+        panic!("no report");
+    };
+    let beyond = Report { complete: BlockName::new(u64::MAX, u64::MAX), ..report };
+    assert!(matches!(Message::Report(beyond).check(), Err(PeerFault::Nonsense { .. })));
+}
+
+#[test]
+fn no_wish_takes_a_stream_beyond_what_push_can_count() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest { key_chunk_size: Some(1_024), ..QosRequest::default() });
+    let heard = both.overhear(600);
+    let Some(Message::Report(mut report)) =
+        heard[0].iter().rfind(|m| matches!(m, Message::Report(_))).cloned()
+    else {
+        panic!("no report");
+    };
+    report.serial += 1;
+    let line =
+        FollowerLine { stream, opened: true, wanted: true, closed: false, position: 0, wish: u64::MAX - 7 };
+    report.streams = vec![line];
+    both.event(0, Event::PeerMessage(Message::Report(report)));
+    both.run(20);
+    for _ in 0..4 {
+        both.block();
+    }
+    both.run(100);
+    for end in 0..2 {
+        let Some(position) = both.ends[end].core.streams().map(|s| s.position).next() else {
+            panic!("the stream is gone");
+        };
+        assert_eq!(position, u64::MAX / 1_024, "end {end}");
+        assert!(both.ends[end].deliveries().is_empty(), "push would have to refuse it");
+        let call = both.get_key(end, stream, Some(position as u32));
+        both.run(10);
+        assert!(
+            matches!(
+                both.ends[end].answer(call),
+                Some(Answer::Refused { status: Status::InsufficientKey, .. })
+            ),
+            "{:?}",
+            both.ends[end].answer(call)
+        );
+    }
+    assert!(both.ends[1].core.status().connected);
 }

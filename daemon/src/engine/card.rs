@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use qkd_driver::backing::Backing;
 use qkd_driver::{BlockName, Card, CardEvent, CloseError, Fault, LinkState, TakeError, Telemetry, Woken};
@@ -91,8 +92,10 @@ const ORDERS: usize = 4096;
 const PULSE: Duration = Duration::from_millis(250);
 /// Between two readings of telemetry.
 const TELEMETRY: Duration = Duration::from_secs(1);
-/// While the vault is full or the engine behind: the card's ring fills, as it should, and this is how often to look.
+/// While the vault is full or the engine behind: the card's ring fills, as it should, and this is how soon to look, ...
 const HELD_BACK: Duration = Duration::from_millis(2);
+/// ... and how late when looking goes on and on. An order, which tells that blocks were released, comes before that.
+const HELD_BACK_LONG: Duration = Duration::from_millis(64);
 
 /// The engine's side of the card's thread.
 pub(crate) struct CardPort {
@@ -177,8 +180,8 @@ struct Worker<B: Backing> {
 enum Turn {
     /// Nothing is left to do for now.
     Idle,
-    /// Something waits for room in the vault or in a queue.
-    HeldBack,
+    /// Something waits for room in the vault or in a queue; whether something was taken before that.
+    HeldBack { took: bool },
     /// The engine ordered the end.
     Stop,
 }
@@ -204,35 +207,50 @@ impl<B: Backing> Worker<B> {
         if let Err(fault) = self.card.start() {
             self.recover(fault)?;
         }
+        let mut held_back = HELD_BACK;
         loop {
-            match self.turn() {
+            let woken = match self.turn() {
                 Ok(Turn::Stop) => return Ok(()),
-                Ok(turn) => {
-                    let wait = match turn {
-                        Turn::HeldBack => HELD_BACK,
-                        _ => PULSE,
-                    };
-                    match self.sleep(wait, matches!(turn, Turn::HeldBack)) {
-                        Ok(Woken::RemovalRequested) => return Err(CardEnd::RemovalRequested),
-                        Ok(_) => {}
-                        Err(fault) => self.recover(fault)?,
-                    }
+                Ok(Turn::HeldBack { took: true }) => {
+                    held_back = HELD_BACK;
+                    self.wait_for_room(held_back);
+                    continue;
                 }
+                Ok(Turn::HeldBack { took: false }) => {
+                    self.wait_for_room(held_back);
+                    held_back = (held_back * 2).min(HELD_BACK_LONG);
+                    continue;
+                }
+                Ok(Turn::Idle) => {
+                    held_back = HELD_BACK;
+                    self.sleep()
+                }
+                Err(fault) => Err(fault),
+            };
+            match woken {
+                Ok(Woken::RemovalRequested) => return Err(CardEnd::RemovalRequested),
+                Ok(_) => {}
                 Err(fault) => self.recover(fault)?,
             }
         }
     }
 
-    /// Sleeps until the card, the engine or the clock wants something. Held back, the card's own events are no reason
-    /// to wake: they wait for room.
-    fn sleep(&mut self, wait: Duration, held_back: bool) -> Result<Woken, Fault> {
-        if held_back {
-            std::thread::sleep(wait);
-            return Ok(Woken::TimedOut);
-        }
-        let woken = self.card.wait(wait, Some(self.waker.as_fd()))?;
+    /// Sleeps until the card, the engine or the clock wants something.
+    fn sleep(&mut self) -> Result<Woken, Fault> {
+        let woken = self.card.wait(PULSE, Some(self.waker.as_fd()))?;
         let _ = self.waker.read();
         Ok(woken)
+    }
+
+    /// Sleeps until the engine orders something, `longest` at most. The card's own events are no reason to wake: they
+    /// wait for room.
+    fn wait_for_room(&self, longest: Duration) {
+        let timeout = PollTimeout::try_from(longest).unwrap_or(PollTimeout::ZERO);
+        if poll(&mut [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)], timeout).is_err() {
+            // Interrupted, or out of memory: not in a tight loop.
+            std::thread::sleep(HELD_BACK);
+        }
+        let _ = self.waker.read();
     }
 
     /// Everything that can be done without waiting.
@@ -284,10 +302,11 @@ impl<B: Backing> Worker<B> {
     }
 
     fn take_events(&mut self) -> Result<Turn, Fault> {
+        let mut took = false;
         loop {
             // Room first, in the queue as well as in the vault: what has no room stays in the card.
             if self.news.is_full() {
-                return Ok(Turn::HeldBack);
+                return Ok(Turn::HeldBack { took });
             }
             let news = match self.card.next_event()? {
                 None => return Ok(Turn::Idle),
@@ -300,7 +319,7 @@ impl<B: Backing> Worker<B> {
                     let (name, replayed) = (block.name(), block.replayed());
                     let room =
                         u32::try_from(block.length()).ok().and_then(|length| self.vault.reserve(length));
-                    let Some(mut room) = room else { return Ok(Turn::HeldBack) };
+                    let Some(mut room) = room else { return Ok(Turn::HeldBack { took }) };
                     match block.take(room.as_mut_slice()) {
                         Ok(()) => FromCard::Block { name, key: room.seal(), replayed },
                         Err(TakeError::Lost { name, cause }) => {
@@ -308,11 +327,12 @@ impl<B: Backing> Worker<B> {
                             FromCard::Lost { name }
                         }
                         Err(TakeError::Fault(fault)) => return Err(fault),
-                        Err(TakeError::Room { .. }) => return Ok(Turn::HeldBack),
+                        Err(TakeError::Room { .. }) => return Ok(Turn::HeldBack { took }),
                     }
                 }
             };
             self.tell(news);
+            took = true;
         }
     }
 
@@ -331,17 +351,26 @@ impl<B: Backing> Worker<B> {
                 return Err(CardEnd::Gone);
             }
             log::error!("card: {fault}{}; resetting it", clause_of(&fault));
-            match self.card.recover() {
-                Ok(()) => match self.card.start() {
-                    Ok(()) => break,
-                    Err(next) => fault = next,
-                },
-                Err(Fault::Gone) => return Err(CardEnd::Gone),
-                Err(last) => return Err(CardEnd::OutOfOrder(last)),
+            reset(&mut self.card)?;
+            match self.card.start() {
+                Ok(()) => break,
+                Err(next) => fault = next,
             }
         }
         tell_for_sure(&mut self.news, &self.awake, FromCard::Recovered);
         Ok(())
+    }
+}
+
+/// Resets a card after a fault, again where that fails, as often as the driver allows.
+pub(super) fn reset<B: Backing>(card: &mut Card<B>) -> Result<(), CardEnd> {
+    loop {
+        match card.recover() {
+            Ok(()) => return Ok(()),
+            Err(Fault::Gone) => return Err(CardEnd::Gone),
+            Err(last @ Fault::GivenUp { .. }) => return Err(CardEnd::OutOfOrder(last)),
+            Err(fault) => log::error!("card: the reset failed: {fault}; trying again"),
+        }
     }
 }
 

@@ -152,7 +152,7 @@ impl<B: Backing> Card<B> {
     }
 
     fn read_newest(&mut self) -> Result<Option<BlockName>, Fault> {
-        let ms = self.patience(TORN_MS);
+        let ms = self.longest(TORN_MS);
         let deadline = self.backing.now().saturating_add(Duration::from_millis(ms));
         loop {
             let late = self.backing.now() >= deadline;
@@ -193,7 +193,7 @@ impl<B: Backing> Card<B> {
     /// # Errors
     /// [`Fault::TelemetryUnsteady`], which passes; any other fault takes the card out of service.
     pub fn telemetry(&mut self) -> Result<Telemetry, Fault> {
-        let ms = self.patience(TORN_MS);
+        let ms = self.longest(TORN_MS);
         let reading = Telemetry::read(&mut self.backing, ms).and_then(|reading| {
             reading.check(&self.identity)?;
             Ok(reading)
@@ -226,8 +226,8 @@ impl<B: Backing> Card<B> {
         fault
     }
 
-    /// A longest time of the contract, stretched by the configured patience.
-    const fn patience(&self, ms: u64) -> u64 {
-        ms.saturating_mul(self.options.patience as u64)
+    /// A longest time of the contract in milliseconds, with the configured grace.
+    fn longest(&self, ms: u64) -> u64 {
+        open::with_grace(ms, self.options.grace)
     }
 }

@@ -9,7 +9,7 @@ use qkd_driver::{Card, Fault};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::card::CardEnd;
+use super::card::{CardEnd, reset};
 use super::exit::Failure;
 use crate::calls::{Answer, Call, Pending};
 use crate::interface::Status;
@@ -33,7 +33,7 @@ pub(super) async fn peer_serial<B: Backing>(
             Err(Fault::Gone) => return Err(CardEnd::Gone.into()),
             Err(fault) => {
                 log::error!("card: {fault}; resetting it");
-                card.recover().map_err(CardEnd::OutOfOrder)?;
+                reset(card)?;
             }
         }
         if let Some(serial) = card.identity().peer_serial {

@@ -25,8 +25,8 @@ use crate::{api, peer};
 
 /// Longest answer of a card's server.
 const CARD_ANSWER: Duration = Duration::from_secs(10);
-/// A simulated card shares the processors with everything else: its longest times are stretched by this.
-const SIMULATED_PATIENCE: u32 = 20;
+/// A simulated card shares the processors with everything else, and may be kept waiting.
+const SIMULATED_GRACE: Duration = Duration::from_secs(5);
 /// Messages of the peer and reports of pushers that may wait.
 const QUEUE: usize = 1024;
 
@@ -116,7 +116,7 @@ fn open_card(config: &Config) -> Result<Card<VfioUser>, Failure> {
         peer_serial: config.card.expected_peer_serial,
         slots: config.card.slots,
         allow_test_key: config.card.accept_test_key,
-        patience: SIMULATED_PATIENCE,
+        grace: SIMULATED_GRACE,
         ..CardOptions::default()
     };
     let card = Card::open(backing, options)?;

@@ -89,7 +89,7 @@ impl<B: Backing> Card<B> {
         if found != before || found == self.progress.ack_tail {
             self.acks_idle_at = now;
         }
-        let ms = self.patience(ACK_MS);
+        let ms = self.longest(ACK_MS);
         if now.saturating_sub(self.acks_idle_at) > Duration::from_millis(ms) {
             return Err(Fault::Timeout { what: "taking acknowledgements", ms, clause: "TIM-10" });
         }
@@ -114,7 +114,7 @@ impl<B: Backing> Card<B> {
         }
         self.cell = self.cell.map(|cell| Cell { stored: cell.stored.max(value), ..cell });
         self.backing.registers().set64(reg::CELL_STORE, value);
-        let ms = self.patience(CELL_MS);
+        let ms = self.longest(CELL_MS);
         let deadline = self.backing.now().saturating_add(Duration::from_millis(ms));
         loop {
             let late = self.backing.now() >= deadline;

@@ -26,7 +26,7 @@ impl<B: Backing> Card<B> {
         ms: u64,
         clause: &'static str,
     ) -> Result<(), Fault> {
-        let ms = self.patience(ms);
+        let ms = self.longest(ms);
         let (before, _) = halves(self.backing.registers().get32(reg::COMMAND_DONE));
         let tag = self.next_tag(before);
         let registers = self.backing.registers();

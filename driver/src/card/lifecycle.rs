@@ -58,7 +58,7 @@ impl<B: Backing> Card<B> {
         self.command(Opcode::Reset, 0, COMMAND_MS, "TIM-6")?;
         self.newest = None;
         self.identity.peer_serial = None;
-        match await_boot(&mut self.backing, u64::from(self.options.patience))? {
+        match await_boot(&mut self.backing, self.options.grace)? {
             State::Stopped => Ok(()),
             State::Fault => Err(card_fault(&self.backing)),
             found => Err(Fault::UnexpectedState { expected: State::Stopped, found }),
@@ -112,7 +112,7 @@ impl<B: Backing> Card<B> {
     }
 
     fn await_interrupt(&mut self, what: &'static str, arrived: fn(Signals) -> bool) -> Result<(), Fault> {
-        let ms = self.patience(COMMAND_MS);
+        let ms = self.longest(COMMAND_MS);
         let deadline = self.backing.now().saturating_add(Duration::from_millis(ms));
         loop {
             let left = deadline.saturating_sub(self.backing.now());
@@ -282,7 +282,7 @@ impl<B: Backing> Card<B> {
         self.backing.set_bus_mastering(false)?;
         self.counters.resets += 1;
         Identity::check_version(self.backing.registers()).map_err(changed)?;
-        let state = await_boot(&mut self.backing, u64::from(self.options.patience))?;
+        let state = await_boot(&mut self.backing, self.options.grace)?;
         self.wipe_memory();
         let identity = Identity::read(self.backing.registers()).map_err(changed)?;
         if !self.identity.same_card(&identity) {

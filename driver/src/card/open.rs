@@ -38,8 +38,9 @@ pub struct CardOptions {
     pub spin: Duration,
     /// Whether a card that delivers positional test key is accepted: nothing that it delivers is secret (VER-4).
     pub allow_test_key: bool,
-    /// Factor on all longest times of the contract: 1 for a card, more where a simulated one shares the processor.
-    pub patience: u32,
+    /// Time added to each longest time of the contract: none for a card, some for a simulated one, which shares the
+    /// processors with everything else.
+    pub grace: Duration,
     /// Recoveries allowed within [`CardOptions::recovery_window`].
     pub recoveries: usize,
     /// The time that [`CardOptions::recoveries`] counts over.
@@ -57,7 +58,7 @@ impl Default for CardOptions {
             moderation_us: 0,
             spin: Duration::from_micros(50),
             allow_test_key: false,
-            patience: 1,
+            grace: Duration::ZERO,
             recoveries: 5,
             recovery_window: Duration::from_secs(600),
         }
@@ -130,9 +131,6 @@ impl CardOptions {
         if self.moderation_us > MODERATION_MAX_US {
             return wrong("moderation_us", self.moderation_us.into(), "at most 10000 microseconds");
         }
-        if self.patience == 0 {
-            return wrong("patience", 0, "at least 1");
-        }
         Ok(())
     }
 
@@ -174,7 +172,7 @@ impl<B: Backing> Card<B> {
         // The reset has cleared the command register, so that registers do not answer.
         backing.set_bus_mastering(false)?;
         Identity::check_version(backing.registers())?;
-        let state = await_boot(&mut backing, u64::from(options.patience))?;
+        let state = await_boot(&mut backing, options.grace)?;
         let identity = Identity::read(backing.registers())?;
         options.check_identity(&identity)?;
         let capability = backing.pci_serial()?.unwrap_or_default();
@@ -219,9 +217,14 @@ impl<B: Backing> Card<B> {
     }
 }
 
+/// A longest time of the contract in milliseconds, with the configured grace.
+pub(super) fn with_grace(ms: u64, grace: Duration) -> u64 {
+    ms.saturating_add(u64::try_from(grace.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// Waits until the card has booted after a reset; gives the state it came to (ST-1, TIM-1).
-pub(super) fn await_boot<B: Backing>(backing: &mut B, patience: u64) -> Result<State, Fault> {
-    let ms = BOOT_MS.saturating_mul(patience);
+pub(super) fn await_boot<B: Backing>(backing: &mut B, grace: Duration) -> Result<State, Fault> {
+    let ms = with_grace(BOOT_MS, grace);
     let deadline = backing.now().saturating_add(Duration::from_millis(ms));
     loop {
         let late = backing.now() >= deadline;

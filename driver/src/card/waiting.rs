@@ -179,7 +179,7 @@ impl<B: Backing> Card<B> {
         let now = self.backing.now();
         match self.heartbeat {
             Some((value, seen)) if value == found => {
-                let ms = self.patience(HEARTBEAT_MS);
+                let ms = self.longest(HEARTBEAT_MS);
                 if now.saturating_sub(seen) > Duration::from_millis(ms) {
                     return Err(Fault::Timeout { what: "a heartbeat", ms, clause: "TIM-8" });
                 }

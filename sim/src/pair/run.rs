@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -100,16 +101,21 @@ fn announce(out: &mut dyn Write) {
 
 fn live(pair: &mut CardPair, ports: &[Arc<Port>; 2], clock: &mut Clock, signals: &SignalFd, json: bool) {
     let mut pause = PAUSE_MIN;
-    let mut status_due = json.then(|| Instant::now() + STATUS_EVERY);
+    let mut status = json.then(|| (Instant::now() + STATUS_EVERY, printer()));
     loop {
         let now = clock.now();
         let (busy, connected) = step(pair, ports, now);
-        if status_due.is_some_and(|due| Instant::now() >= due) {
-            status_due = Some(Instant::now() + STATUS_EVERY);
+        if let Some((due, lines)) = status.as_mut()
+            && Instant::now() >= *due
+        {
+            *due = Instant::now() + STATUS_EVERY;
+            let mut line = Vec::new();
             let seconds = Duration::from_micros(now).as_secs_f64();
-            if let Err(error) = status::print(&mut io::stdout(), pair, seconds, connected) {
-                log::warn!("nobody reads the status: {error}");
-                status_due = None;
+            if status::print(&mut line, pair, seconds, connected).is_ok() {
+                // A reader who does not keep up misses lines; one who has gone gets no more.
+                if let Err(TrySendError::Disconnected(_)) = lines.try_send(line) {
+                    status = None;
+                }
             }
         }
         let longest = if connected.contains(&true) { PAUSE_CONNECTED } else { PAUSE_ALONE };
@@ -118,6 +124,21 @@ fn live(pair: &mut CardPair, ports: &[Arc<Port>; 2], clock: &mut Clock, signals:
             return;
         }
     }
+}
+
+/// Writes lines to standard output in a thread of its own: whoever reads them slowly must not hold up the cards.
+fn printer() -> SyncSender<Vec<u8>> {
+    let (lines, incoming) = sync_channel::<Vec<u8>>(4);
+    std::thread::spawn(move || {
+        for line in incoming {
+            let mut out = io::stdout().lock();
+            if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
+                log::warn!("nobody reads the status: {error}");
+                return;
+            }
+        }
+    });
+    lines
 }
 
 fn step(pair: &mut CardPair, ports: &[Arc<Port>; 2], now: u64) -> (bool, [bool; 2]) {

@@ -212,7 +212,6 @@ fn options_outside_their_range_are_refused() {
         CardOptions { slots: 1, ..options() },
         CardOptions { acknowledgements: 32, ..options() },
         CardOptions { moderation_us: 10_001, ..options() },
-        CardOptions { patience: 0, ..options() },
     ] {
         let (backing, _handle) = backing(Scripted::new());
         assert!(matches!(Card::open(backing, wrong), Err(crate::card::OpenError::Option { .. })));

@@ -155,8 +155,16 @@ impl Sender {
     }
 
     /// Sends no more key.
-    pub(super) fn end(&mut self) {
+    pub(super) fn end(&mut self, now: Instant) {
         self.ending = true;
+        self.give_up_late_notices(now);
+    }
+
+    /// A KMS that does not take anything now must not keep its own close waiting for a notice.
+    fn give_up_late_notices(&mut self, now: Instant) {
+        while self.ending && self.retry_at.is_some_and(|at| now < at) && !self.notices.is_empty() {
+            self.lose_notice();
+        }
     }
 
     /// After [`Self::end`]: whether nothing is left to be done.
@@ -345,6 +353,7 @@ impl Sender {
                 self.outbox.suspended(status, excerpt);
             }
         }
+        self.give_up_late_notices(now);
     }
 
     /// The notice at the front did not arrive.

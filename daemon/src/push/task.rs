@@ -128,7 +128,7 @@ impl Task {
                     };
                     self.stop_heard = true;
                     self.ending = Some(Ending { deadline: Instant::now() + patience, confirm });
-                    self.sender.end();
+                    self.sender.end(Instant::now());
                 }
                 Event::Command(Some(command)) => self.sender.command(command),
                 Event::Connected(result) => self.connected(result, Instant::now()),

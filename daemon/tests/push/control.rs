@@ -131,6 +131,25 @@ async fn a_stop_does_not_wait_for_a_kms_that_hangs() {
 }
 
 #[tokio::test]
+async fn a_stop_does_not_wait_for_a_notice_to_a_kms_that_is_gone() {
+    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = nobody.local_addr().unwrap().port();
+    drop(nobody);
+    let push = qkd_daemon::config::Push {
+        answer_deadline_ms: 600_000,
+        backoff_first_ms: 600_000,
+        backoff_greatest_ms: 600_000,
+        ..settings()
+    };
+    let mut stream = Stream::start("127.0.0.1", port, 32, 0, push);
+    stream.handle().notice(Status::PeerNotConnected, 0).unwrap();
+    let counters = || stream.handle.as_ref().unwrap().counters();
+    Stream::wait_for("the first attempt", || counters().connections_failed > 0).await;
+    let stop = stream.handle.take().unwrap().stop(StopHow::AfterInFlight);
+    timeout(PATIENCE / 2, stop).await.expect("a close would have been late").unwrap();
+}
+
+#[tokio::test]
 async fn a_stop_cuts_the_connection_instead_of_sending_what_waits() {
     // The KMS takes the connection and reads nothing, so that the request waits in the system's buffers.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

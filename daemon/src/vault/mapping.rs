@@ -1,7 +1,6 @@
 //! The pages behind the vault: locked, outside core dumps and out of the reach of child processes.
 
-// Memory of this kind comes from system calls only.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "memory of this kind comes from system calls only")]
 
 use std::fmt;
 use std::num::NonZeroUsize;

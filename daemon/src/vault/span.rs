@@ -1,7 +1,7 @@
 //! Exclusive byte ranges of the vault's memory, wiped when they are dropped.
 
-// Turns addresses inside the mapping into slices. That no two spans overlap is kept here and nowhere else.
-#![allow(unsafe_code)]
+// That no two spans overlap is kept here and nowhere else.
+#![allow(unsafe_code, reason = "turns addresses inside the mapping into slices")]
 
 use std::ptr::NonNull;
 use std::slice;

@@ -3,8 +3,12 @@
 //! Whatever the KMS does, it must see the chunks for the first time in their order, and the same octets under the same
 //! index every time.
 
-// Helpers beside the test functions are tests too.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected has failed"
+)]
 
 mod control;
 mod kms;

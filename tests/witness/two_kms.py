@@ -36,6 +36,16 @@ class Kms:
 
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                refusal = kms.refusal(json.loads(body))
+                if refusal == "hang up":
+                    self.close_connection = True
+                    return
+                if refusal:
+                    self.send_response(refusal[0])
+                    for name, value in (("Content-Length", "0"), *refusal[1:]):
+                        self.send_header(name, value)
+                    self.end_headers()
+                    return
                 try:
                     kms.take(self.path, self.headers, body)
                 except Exception as error:  # a witness tells everything it does not like
@@ -54,6 +64,9 @@ class Kms:
         self.server.daemon_threads = True
         self.port = self.server.server_address[1]
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def refusal(self, message):
+        """What a subclass answers instead of taking the message: (HTTP status, header...) or "hang up"."""
 
     def complain(self, text):
         with self.lock:

@@ -259,8 +259,8 @@ section! {
 section! {
     /// Pushing key chunks to the KMSs.
     pub struct Push in "push" {
-        /// Time a KMS has to answer a key chunk.
-        answer_deadline_ms: u32 = integer(5_000, 10..=600_000, "ms");
+        /// Time a KMS has to answer a key chunk. Below the streams' timeout, so that a close is answered in time.
+        answer_deadline_ms: u32 = integer(3_000, 10..=600_000, "ms");
         /// Time a KMS has to take a connection.
         connect_deadline_ms: u32 = integer(3_000, 10..=600_000, "ms");
         /// Requests of one stream that may be on their way at once.

@@ -96,7 +96,8 @@ impl Port {
         inner.config.reset();
         inner.resets_asked += 1;
         let asked = inner.resets_asked;
-        let waiting = self.reset_done.wait_timeout_while(inner, RESET_WITHIN, |inner| inner.resets_done < asked);
+        let waiting =
+            self.reset_done.wait_timeout_while(inner, RESET_WITHIN, |inner| inner.resets_done < asked);
         let (inner, _) = waiting.unwrap_or_else(PoisonError::into_inner);
         inner.resets_done >= asked
     }

@@ -112,9 +112,9 @@ impl Core {
         if let Some(counter) = self.counters.lost_chunks.get_mut(cause as usize) {
             *counter = counter.saturating_add(count);
         }
-        let level = if cause == LossCause::Skipped { Level::Info } else { Level::Warn };
+        // The engine tells the operator, in one line for a whole stretch.
         out.say(
-            level,
+            Level::Debug,
             format!("key stream {stream}: {count} chunks below position {end} are lost: {cause:?}"),
         );
         if issued > first {

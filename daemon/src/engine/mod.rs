@@ -8,6 +8,7 @@ mod clock;
 mod exit;
 mod first_light;
 mod keys;
+mod losses;
 mod saying;
 mod start;
 mod streams;
@@ -22,6 +23,7 @@ pub use self::card::CardEnd;
 use self::card::{CardPort, FromCard, ToCard};
 pub use self::exit::{Failure, KeyFault};
 use self::keys::Keys;
+use self::losses::Losses;
 use self::saying::Saying;
 pub use self::start::{Addresses, run};
 pub use self::streams::PushFault;
@@ -64,6 +66,7 @@ struct Engine<L> {
     link_state: Option<qkd_driver::LinkState>,
     secret_key_rate: u64,
     saying: Saying,
+    losses: Losses,
     out: Output,
 }
 
@@ -83,6 +86,7 @@ impl<L: Ledger> Engine<L> {
             let tick = self.next_tick();
             let retry = Instant::now() + LOOK_AGAIN;
             let start = self.streams.next_start();
+            let losses = self.losses.due();
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 () = awake.notified() => {}
@@ -93,8 +97,10 @@ impl<L: Ledger> Engine<L> {
                 () = sleep_until(tick.unwrap_or(retry)), if tick.is_some() => self.handle(Event::Tick),
                 () = sleep_until(retry), if !self.orders.is_empty() => {}
                 () = sleep_until(start.unwrap_or(retry)), if start.is_some() => {}
+                () = sleep_until(losses.unwrap_or(retry)), if losses.is_some() => {}
             }
             self.streams.start_waiting()?;
+            self.losses.say(Instant::now());
             self.take_in()?;
             self.settle()?;
         }
@@ -256,9 +262,7 @@ impl<L: Ledger> Engine<L> {
                 self.streams.discard(stream, up_to)?;
             }
             Action::Lost { stream, first, count, cause } => {
-                log::warn!(
-                    "key stream {stream}: {count} chunks from {first} on are lost at this end ({cause:?})"
-                );
+                self.losses.add(stream, cause, first, count, Instant::now());
             }
             Action::Resume { stream } => self.streams.resume(stream)?,
             Action::Stop { stream } => self.streams.stop(stream),
@@ -287,6 +291,8 @@ impl<L: Ledger> Engine<L> {
     async fn shut_down(mut self, end: Result<(), Failure>) -> Result<(), Failure> {
         self.waiting.clear();
         self.inputs.calls.close();
+        // What is still being gathered is said now.
+        self.losses.say(Instant::now() + STOPPING);
         let mut confirmations = self.streams.stop_all();
         let deadline = Instant::now() + STOPPING;
         let mut end = end;

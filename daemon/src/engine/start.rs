@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::card::CardPort;
 use super::exit::Failure;
 use super::keys::Keys;
+use super::losses::Losses;
 use super::saying::Saying;
 use super::streams::Streams;
 use super::{Engine, Inputs, clock, first_light};
@@ -96,6 +97,7 @@ pub async fn run(
             link_state: None,
             secret_key_rate: 0,
             saying: Saying::default(),
+            losses: Losses::default(),
             out: Output::default(),
             link,
         };

@@ -55,7 +55,7 @@ pub(crate) trait Ends {
     fn tell(&mut self, at: u64, event: LinkEvent);
 }
 
-/// The link: driven by [`Link::advance`], in microseconds of any clock.
+/// The link: driven by the pair, in microseconds of any clock.
 pub struct Link {
     optics: Optics,
     loss_db: f64,

@@ -55,7 +55,7 @@ pub struct Args {
     /// A fault, for example "at=3s end=b kind=lose-block count=1". May be given several times.
     #[arg(long, value_name = "FAULT")]
     pub fault: Vec<FaultText>,
-    /// A TOML file of faults: tables [[fault]] with the same names.
+    /// A TOML file of faults: tables `[[fault]]` with the same names.
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
     /// Random faults of the kinds from which a system recovers by itself, so many a minute on average.

@@ -65,7 +65,11 @@ impl World {
         for _ in 0..12 {
             let mut missing = false;
             for end in 0..2 {
-                missing |= self.join(end)?;
+                // Each of them: one whose ID this end has forbidden must not keep the others waiting.
+                for stream in self.not_joined(end) {
+                    self.open(end, Some(stream))?;
+                    missing = true;
+                }
             }
             if !missing {
                 break;

@@ -57,17 +57,23 @@ impl World {
 
     /// The KMS at `end` opens a stream that only the other has opened. Returns whether there is one.
     pub(crate) fn join(&mut self, end: usize) -> Result<bool, Violation> {
+        let missing = self.not_joined(end);
+        if missing.is_empty() {
+            return Ok(false);
+        }
+        let id = missing[self.dice.index(missing.len())];
+        self.open(end, Some(id)).map(|()| true)
+    }
+
+    /// Streams that the other end's KMS has opened and this end's has not.
+    pub(crate) fn not_joined(&self, end: usize) -> Vec<KeyStreamId> {
         let mine: Vec<KeyStreamId> =
             self.nodes[end].core.streams().filter(|s| s.opened).map(|s| s.stream).collect();
         let theirs = self.nodes[1 - end].core.streams().filter(|s| s.opened && !s.closed);
         let mut missing: Vec<KeyStreamId> =
             theirs.map(|s| s.stream).filter(|id| !mine.contains(id)).collect();
         missing.sort_unstable();
-        if missing.is_empty() {
-            return Ok(false);
-        }
-        let id = missing[self.dice.index(missing.len())];
-        self.open(end, Some(id)).map(|()| true)
+        missing
     }
 
     pub(crate) fn some_open(&mut self) -> Verdict {

@@ -6,11 +6,10 @@ Started and told its task like `two_kms.py`. Prints `restart B` once, and goes o
 import json
 import sys
 import time
-import traceback
 
 sys.dont_write_bytecode = True  # the sources' folder stays as it is
 
-from two_kms import DEADLINE, Kms, agree
+from two_kms import DEADLINE, Kms, agree, judge, main
 
 
 class Troubled(Kms):
@@ -170,35 +169,18 @@ def run(task, a, b):
         assert not keys & set(a.chunks[second].values()), "key of a stream that is over came again"
         finish(second)
 
-    passed = failed = 0
-    for test in (
+    def no_trouble(kms):
+        kms.rule = None
+
+    return judge((
         busy_is_left_alone_and_gets_the_same_chunk_again,
         refused_waits_for_the_next_get_key,
         hung_up_on_loses_nothing,
         away_longer_than_the_time_to_live_is_told_what_it_missed,
         close_is_final_and_told_to_the_other_end_once,
         a_module_that_starts_again_ends_its_streams_at_both_ends,
-    ):
-        for kms in (a, b):
-            kms.http.close()
-            kms.rule = None
-        try:
-            test()
-            assert not a.complaints + b.complaints, (a.complaints + b.complaints)[:3]
-            passed += 1
-            print(f"ok {test.__name__}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED {test.__name__}", flush=True)
-            traceback.print_exc()
-    print(f"{passed} passed, {failed} failed", flush=True)
-    return failed == 0
+    ), a, b, no_trouble)
 
 
 if __name__ == "__main__":
-    KMS_A, KMS_B = Troubled("A"), Troubled("B")
-    print(f"listening {KMS_A.port} {KMS_B.port}", flush=True)
-    TASK = json.loads(sys.stdin.readline())
-    KMS_A.connect(TASK["module_a"])
-    KMS_B.connect(TASK["module_b"])
-    sys.exit(0 if run(TASK, KMS_A, KMS_B) else 1)
+    main(Troubled, run)

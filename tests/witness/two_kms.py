@@ -162,8 +162,38 @@ def agree(a, b, stream, size):
     return [at_a[i] for i in sorted(at_a)]
 
 
-def run(task):
-    a, b = KMS_A, KMS_B
+def judge(tests, a, b, prepare=lambda kms: None):
+    """Runs the tests one by one and prints how each went; whether all passed."""
+    passed = failed = 0
+    for test in tests:
+        for kms in (a, b):
+            kms.http.close()
+            prepare(kms)
+        try:
+            test()
+            complaints = a.complaints + b.complaints
+            assert not complaints, complaints[:3]
+            passed += 1
+            print(f"ok {test.__name__}", flush=True)
+        except Exception:
+            failed += 1
+            print(f"FAILED {test.__name__}", flush=True)
+            traceback.print_exc()
+    print(f"{passed} passed, {failed} failed", flush=True)
+    return failed == 0
+
+
+def main(kind, run):
+    """Two KMSs of a kind: says where they listen, reads the task, runs it, and ends with 0 when all passed."""
+    a, b = kind("A"), kind("B")
+    print(f"listening {a.port} {b.port}", flush=True)
+    task = json.loads(sys.stdin.readline())
+    a.connect(task["module_a"])
+    b.connect(task["module_b"])
+    sys.exit(0 if run(task, a, b) else 1)
+
+
+def run(task, a, b):
     uri_a, uri_b = task["kms_a"], task["kms_b"]
     seen = {}
 
@@ -282,8 +312,7 @@ def run(task):
         a.close(stream)
         b.close(stream)
 
-    passed = failed = 0
-    for test in (
+    return judge((
         opened_at_a_with_get,
         opened_at_b_with_post,
         predefined_id_and_reversed_names,
@@ -291,27 +320,8 @@ def run(task):
         new_stream_after_a_close,
         a_start_index_is_agreed,
         small_metadata_loses_no_key,
-    ):
-        for kms in (a, b):
-            kms.http.close()
-        try:
-            test()
-            complaints = a.complaints + b.complaints
-            assert not complaints, complaints[:3]
-            passed += 1
-            print(f"ok {test.__name__}", flush=True)
-        except Exception:
-            failed += 1
-            print(f"FAILED {test.__name__}", flush=True)
-            traceback.print_exc()
-    print(f"{passed} passed, {failed} failed", flush=True)
-    return failed == 0
+    ), a, b)
 
 
 if __name__ == "__main__":
-    KMS_A, KMS_B = Kms("A"), Kms("B")
-    print(f"listening {KMS_A.port} {KMS_B.port}", flush=True)
-    TASK = json.loads(sys.stdin.readline())
-    KMS_A.connect(TASK["module_a"])
-    KMS_B.connect(TASK["module_b"])
-    sys.exit(0 if run(TASK) else 1)
+    main(Kms, run)

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::{Range, RangeInclusive};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
@@ -16,7 +17,9 @@ const PAGE: usize = 4096;
 const HUGE_PAGE: usize = 2 << 20;
 /// First I/O virtual address that is handed out: above 4 GiB lies none of the windows that platforms reserve.
 const FIRST_IOVA: u64 = 1 << 32;
-/// End of the I/O virtual addresses handed out: every IOMMU in use translates 39 bits.
+/// Least address that is handed out where nothing above 4 GiB can be had: not 0, which the contract forbids (RNG-1).
+const LEAST_IOVA: u64 = 1 << 21;
+/// End of the I/O virtual addresses handed out when nobody tells more: every IOMMU in use translates 39 bits.
 const IOVA_END: u64 = 1 << 39;
 
 /// Memory that is mapped here and, at `iova`, for the card. Wiped when dropped.
@@ -115,23 +118,96 @@ pub(crate) fn round_up(length: usize) -> Option<usize> {
 /// Hands out I/O virtual addresses, each once.
 #[derive(Debug)]
 pub(crate) struct IovaAllocator {
-    next: u64,
+    /// What is left, in the order in which it is used up.
+    windows: Vec<Range<u64>>,
 }
 
 impl IovaAllocator {
-    pub(crate) const fn new() -> Self {
-        Self { next: FIRST_IOVA }
+    /// All addresses that every IOMMU in use translates.
+    pub(crate) fn new() -> Self {
+        Self { windows: std::iter::once(FIRST_IOVA..IOVA_END).collect() }
+    }
+
+    /// Addresses within `ranges`, those above 4 GiB first; as [`IovaAllocator::new`] when there are no ranges.
+    pub(crate) fn within(ranges: &[RangeInclusive<u64>]) -> Self {
+        if ranges.is_empty() {
+            return Self::new();
+        }
+        let part = |first: u64, end: u64| {
+            let cut = ranges.iter().map(move |range| {
+                (*range.start()).max(first)..range.end().checked_add(1).unwrap_or(u64::MAX).min(end)
+            });
+            cut.filter(|window| !window.is_empty())
+        };
+        Self { windows: part(FIRST_IOVA, u64::MAX).chain(part(LEAST_IOVA, FIRST_IOVA)).collect() }
     }
 
     /// An address range of `length` bytes, aligned to huge pages. `None` when the space has run out.
     pub(crate) fn allocate(&mut self, length: usize) -> Option<u64> {
-        let iova = self.next;
         let unit = u64::try_from(HUGE_PAGE).ok()?;
-        let end = iova.checked_add(u64::try_from(length).ok()?)?.checked_next_multiple_of(unit)?;
-        if end > IOVA_END {
-            return None;
+        let length = u64::try_from(length).ok()?;
+        self.windows.iter_mut().find_map(|window| {
+            let iova = window.start.checked_next_multiple_of(unit)?;
+            let end = iova.checked_add(length)?.checked_next_multiple_of(unit)?;
+            if end > window.end {
+                return None;
+            }
+            window.start = end;
+            Some(iova)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::{any, proptest};
+
+    use super::{FIRST_IOVA, IOVA_END, IovaAllocator};
+
+    const MIB: usize = 1 << 20;
+
+    #[test]
+    fn addresses_avoid_what_the_platform_reserves() {
+        // As an Intel IOMMU of 39 bits tells it: everything but the window of interrupts.
+        let mut iovas = IovaAllocator::within(&[0..=0xFEDF_FFFF, 0xFEF0_0000..=0x7F_FFFF_FFFF]);
+        assert_eq!(iovas.allocate(4096), Some(FIRST_IOVA));
+        assert_eq!(iovas.allocate(3 * MIB), Some(FIRST_IOVA + (2 << 20)));
+        assert_eq!(iovas.allocate(4096), Some(FIRST_IOVA + (6 << 20)));
+    }
+
+    #[test]
+    fn an_iommu_of_32_bits_is_used_below_4_gib_and_never_at_address_0() {
+        let mut iovas = IovaAllocator::within(&[0..=0xFEDF_FFFF]);
+        let first = iovas.allocate(64 * MIB).expect("there is room");
+        assert!(first > 0 && first + (64 << 20) <= 0xFEE0_0000, "{first:#x}");
+    }
+
+    #[test]
+    fn without_ranges_all_that_every_iommu_translates_is_used() {
+        let mut iovas = IovaAllocator::within(&[]);
+        assert_eq!(iovas.allocate(4096), Some(FIRST_IOVA));
+        assert_eq!(iovas.allocate(usize::try_from(IOVA_END).expect("64 bits")), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_handed_out_lies_within_the_ranges_and_overlaps_nothing(
+            ranges in proptest::collection::vec((any::<u64>(), any::<u64>()), 0..6),
+            lengths in proptest::collection::vec(1_usize..(1 << 40), 1..20),
+        ) {
+            let ranges: Vec<_> = ranges.into_iter().map(|(a, b)| a.min(b)..=a.max(b)).collect();
+            let mut iovas = IovaAllocator::within(&ranges);
+            let mut handed_out: Vec<(u64, u64)> = Vec::new();
+            for length in lengths {
+                let Some(iova) = iovas.allocate(length) else { continue };
+                let last = iova + u64::try_from(length).expect("64 bits") - 1;
+                assert!(ranges.is_empty() || ranges.iter().any(|range| range.contains(&iova) && range.contains(&last)));
+                // Ranges that overlap each other are the kernel's own contradiction.
+                if ranges.len() < 2 {
+                    assert!(handed_out.iter().all(|&(from, to)| last < from || to < iova));
+                }
+                handed_out.push((iova, last));
+            }
         }
-        self.next = end;
-        Some(iova)
     }
 }

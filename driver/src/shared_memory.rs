@@ -32,11 +32,21 @@ impl SharedMemory {
         self.map.len()
     }
 
+    /// Keeps the memory out of core dumps and child processes.
+    pub(crate) fn keep_to_this_process(&self) -> io::Result<()> {
+        self.map.advise(Advice::DontDump)?;
+        self.map.advise(Advice::DontFork)
+    }
+
     /// Keeps the memory out of core dumps and child processes, and in physical memory. An error is the lock's.
     pub(crate) fn protect_key_material(&self) -> io::Result<()> {
-        self.map.advise(Advice::DontDump)?;
-        self.map.advise(Advice::DontFork)?;
+        self.keep_to_this_process()?;
         self.map.lock()
+    }
+
+    /// Address of the first byte, for requests to the kernel that name memory.
+    pub(crate) fn as_mut_ptr(&self) -> *mut u8 {
+        self.map.as_mut_ptr()
     }
 
     /// Asks for huge pages; whether the kernel has any is its own affair.

@@ -1,9 +1,11 @@
 //! What a card is reached through.
 //!
-//! A [`Backing`] is all that differs between a card in a slot (`backing::vfio`, the kernel's VFIO), a simulated card on
+//! A [`Backing`] is all that differs between a card in a slot ([`vfio`], the kernel's VFIO), a simulated card on
 //! a vfio-user socket ([`vfio_user`]) and a card model inside the process ([`model`]). Nothing above it knows which.
 
 pub mod model;
+mod signals;
+pub mod vfio;
 pub mod vfio_user;
 
 use std::io;
@@ -99,6 +101,9 @@ pub enum BackingError {
         /// What is missing.
         problem: String,
     },
+    /// The kernel does not give the card.
+    #[error(transparent)]
+    Vfio(#[from] vfio::VfioError),
     /// The operating system refused.
     #[error("{what}: {source}")]
     Io {

@@ -10,23 +10,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
-use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::stat::fstat;
 use qkd_contract::pci::{CONTROL_VECTOR, EVENT_VECTOR, REGISTER_BAR, REGISTER_BAR_BYTES, VECTORS};
 
+use super::signals::Eventfds;
 use super::{Backing, BackingError, Signals};
 use crate::dma::{DmaMemory, IovaAllocator, MemoryFile, round_up};
 use crate::mmio::MappedBar;
 use crate::shared_memory::SharedMemory;
 use client::Client;
-use socket::poll_timeout;
 use wire::{CONFIG_REGION, IRQ_ERROR, IRQ_MSIX, IRQ_REQUEST, REGION_MAPPABLE};
 
 const MAPPING_BAR: &str = "mapping the register BAR";
 const WIRING: &str = "wiring interrupts";
-const WAITING: &str = "waiting for the card";
 
 /// Backing of a card behind a vfio-user socket.
 ///
@@ -38,10 +34,7 @@ pub struct VfioUser {
     client: Client,
     registers: MappedBar,
     iovas: IovaAllocator,
-    event: EventFd,
-    control: EventFd,
-    error: EventFd,
-    request: EventFd,
+    eventfds: Eventfds,
     since: Instant,
 }
 
@@ -58,19 +51,12 @@ impl VfioUser {
 
     fn over(path: PathBuf, mut client: Client) -> Result<Self, BackingError> {
         let registers = map_bar(&mut client)?;
-        let eventfd = || {
-            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-                .map_err(|errno| BackingError::Io { what: WIRING, source: errno.into() })
-        };
         Ok(Self {
             path,
             client,
             registers,
             iovas: IovaAllocator::new(),
-            event: eventfd()?,
-            control: eventfd()?,
-            error: eventfd()?,
-            request: eventfd()?,
+            eventfds: Eventfds::new().map_err(BackingError::io(WIRING))?,
             since: Instant::now(),
         })
     }
@@ -105,11 +91,6 @@ fn map_bar(client: &mut Client) -> Result<MappedBar, BackingError> {
     let memory = SharedMemory::of_file(descriptor.as_fd(), region.offset, length)
         .map_err(BackingError::io(MAPPING_BAR))?;
     Ok(MappedBar::new(memory))
-}
-
-/// Empties an eventfd; whether it had been signalled.
-fn take(eventfd: &EventFd) -> bool {
-    eventfd.read().is_ok_and(|count| count > 0)
 }
 
 impl Backing for VfioUser {
@@ -165,12 +146,13 @@ impl Backing for VfioUser {
             return Err(BackingError::Unsuitable { what: WIRING, problem });
         }
         // One vector a message: servers written for QEMU see nothing else.
-        self.client.wire_interrupt(WIRING, (IRQ_MSIX, EVENT_VECTOR), self.event.as_fd())?;
-        self.client.wire_interrupt(WIRING, (IRQ_MSIX, CONTROL_VECTOR), self.control.as_fd())?;
-        for (index, eventfd) in [(IRQ_ERROR, &self.error), (IRQ_REQUEST, &self.request)] {
+        let [event, control] = self.eventfds.vectors();
+        self.client.wire_interrupt(WIRING, (IRQ_MSIX, EVENT_VECTOR), event)?;
+        self.client.wire_interrupt(WIRING, (IRQ_MSIX, CONTROL_VECTOR), control)?;
+        for (index, eventfd) in [(IRQ_ERROR, self.eventfds.error()), (IRQ_REQUEST, self.eventfds.request())] {
             match self.client.interrupts(WIRING, index) {
                 Ok(0) | Err(BackingError::Refused { .. }) => {}
-                Ok(_) => self.client.wire_interrupt(WIRING, (index, 0), eventfd.as_fd())?,
+                Ok(_) => self.client.wire_interrupt(WIRING, (index, 0), eventfd)?,
                 Err(error) => return Err(error),
             }
         }
@@ -178,29 +160,7 @@ impl Backing for VfioUser {
     }
 
     fn wait(&mut self, timeout: Duration, waker: Option<BorrowedFd<'_>>) -> Result<Signals, BackingError> {
-        let (events, waker_ready, socket_ready) = {
-            let own = [self.event.as_fd(), self.control.as_fd(), self.error.as_fd(), self.request.as_fd()];
-            let all = own.into_iter().chain([self.client.as_fd()]).chain(waker);
-            let mut descriptors: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-            match poll(&mut descriptors, poll_timeout(timeout)) {
-                Ok(0) | Err(Errno::EINTR) => return Ok(Signals::default()),
-                Ok(_) => {}
-                Err(errno) => return Err(BackingError::Io { what: WAITING, source: errno.into() }),
-            }
-            // Anything but silence counts: an error or a hang-up must wake the caller as well.
-            let ready = |index: usize| {
-                descriptors.get(index).and_then(PollFd::revents).is_some_and(|flags| !flags.is_empty())
-            };
-            ([ready(0), ready(1), ready(2), ready(3)], ready(5), ready(4))
-        };
-        let [event, control, error, request] = events;
-        let mut signals = Signals {
-            event: event && take(&self.event),
-            control: control && take(&self.control),
-            removal_requested: request && take(&self.request),
-            gone: error && take(&self.error),
-            waker: waker_ready,
-        };
+        let (mut signals, socket_ready) = self.eventfds.wait(timeout, waker, Some(self.client.as_fd()))?;
         if socket_ready {
             match self.client.serve_unasked() {
                 Ok(()) => {}
@@ -218,9 +178,7 @@ impl Backing for VfioUser {
     fn reset_function(&mut self) -> Result<(), BackingError> {
         self.client.reset()?;
         // The reply tells that the reset is over; signals of before it mean nothing now.
-        for eventfd in [&self.event, &self.control, &self.error] {
-            let _ = take(eventfd);
-        }
+        self.eventfds.forget();
         Ok(())
     }
 

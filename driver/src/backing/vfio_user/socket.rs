@@ -7,13 +7,14 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect,
     recvmsg, sendmsg, socket,
 };
 
 use crate::backing::BackingError;
+use crate::backing::signals::poll_timeout;
 
 /// Most descriptors accepted with one message; more is a breach of what this client announced.
 pub(super) const DESCRIPTORS_MAX: usize = 8;
@@ -182,10 +183,4 @@ impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor.as_fd()
     }
-}
-
-/// A time for poll, rounded up to milliseconds so that the last one is not spun through.
-pub(super) fn poll_timeout(time: Duration) -> PollTimeout {
-    let ms = time.as_micros().div_ceil(1000);
-    i32::try_from(ms).ok().and_then(|ms| PollTimeout::try_from(ms).ok()).unwrap_or(PollTimeout::MAX)
 }

@@ -146,7 +146,9 @@ impl<'a> Device<'a> {
             needed += size_of::<SparseMmap>();
         }
         let room = asked.argsz.get() as usize >= needed;
-        let cap_offset = if mapped && room { size_of::<RegionInfo>() } else { 0 };
+        // Also where there is no room yet: QEMU asks with the shortest structure first, and does not ask again when
+        // the flag tells of capabilities that have no place.
+        let cap_offset = if mapped { size_of::<RegionInfo>() } else { 0 };
         let mut answer = Answer::of(&RegionInfo {
             argsz: u32::try_from(needed).unwrap_or(u32::MAX).into(),
             flags: flags.into(),

@@ -27,6 +27,7 @@ impl Pair {
             .arg("--socket-b")
             .arg(folder.join("b.sock"))
             .args(more)
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -39,6 +40,10 @@ impl Pair {
 
     fn line(&self) -> String {
         self.lines.recv_timeout(PATIENCE).expect("a line in time")
+    }
+
+    fn tell(&mut self, octets: &[u8]) {
+        self.child.stdin.as_mut().unwrap().write_all(octets).unwrap();
     }
 
     fn end(&mut self, signal: Signal) -> ExitStatus {
@@ -68,15 +73,36 @@ impl Drop for Pair {
     }
 }
 
-/// A vfio-user VERSION, and the error of its answer.
-fn greet(socket: &Path) -> u32 {
+/// A message to a socket, and the header and body of its answer.
+fn call(stream: &mut UnixStream, message: &[u16]) -> ([u8; 16], Vec<u8>) {
+    let octets: Vec<u8> = message.iter().flat_map(|word| word.to_le_bytes()).collect();
+    stream.write_all(&octets).unwrap();
+    let mut header = [0; 16];
+    stream.read_exact(&mut header).unwrap();
+    let size = u32::from_le_bytes(header[4..8].try_into().unwrap());
+    let mut body = vec![0; size as usize - 16];
+    stream.read_exact(&mut body).unwrap();
+    (header, body)
+}
+
+/// A connection that has sent a vfio-user VERSION, and the error of its answer.
+fn connect(socket: &Path) -> (UnixStream, u32) {
     let mut stream = UnixStream::connect(socket).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let message = [1_u16, 1, 20, 0, 0, 0, 0, 0, 0, 1].map(u16::to_le_bytes).concat();
-    stream.write_all(&message).unwrap();
-    let mut answer = [0; 16];
-    stream.read_exact(&mut answer).unwrap();
-    u32::from_le_bytes(answer[12..16].try_into().unwrap())
+    let (header, _) = call(&mut stream, &[1, 1, 20, 0, 0, 0, 0, 0, 0, 1]);
+    (stream, u32::from_le_bytes(header[12..16].try_into().unwrap()))
+}
+
+fn greet(socket: &Path) -> u32 {
+    connect(socket).1
+}
+
+/// A register of four octets in BAR 0.
+fn register(socket: &Path, offset: u16) -> u32 {
+    let (mut stream, error) = connect(socket);
+    assert_eq!(error, 0);
+    let (_, body) = call(&mut stream, &[2, 9, 32, 0, 0, 0, 0, 0, offset, 0, 0, 0, 0, 0, 4, 0]);
+    u32::from_le_bytes(body[16..20].try_into().unwrap())
 }
 
 #[test]
@@ -129,10 +155,83 @@ fn what_cannot_be_served_is_refused_before_anything_is_ready() {
         &["--retention-bytes", "1"],
         &["--fault", "at=1s kind=nonsense"],
         &["--plan", "/no/such/plan"],
+        &["--faults-from", "/no/such/file"],
     ] {
         let mut pair = Pair::start(folder.path(), more);
         assert!(!pair.exit().success(), "{more:?}");
         assert!(pair.lines.recv_timeout(PATIENCE).is_err(), "{more:?} printed something");
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
+}
+
+#[test]
+fn a_fault_that_is_asked_for_has_struck_when_it_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let (a, b) = (folder.path().join("a.sock"), folder.path().join("b.sock"));
+    let mut pair = Pair::start(folder.path(), &["--faults-from", "-"]);
+    assert_eq!(pair.line(), "ready");
+    let (mut before, _) = connect(&b);
+    pair.tell(b"  end=b   kind=gone for=1h \n");
+    assert_eq!(pair.line(), "fault done end=b kind=gone for=1h");
+    let (_, body) = call(&mut before, &[2, 9, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0]);
+    assert_eq!(body[16..20], [0xFF; 4], "MAGIC");
+    pair.tell(b"end=a kind=temperature\n");
+    assert_eq!(pair.line(), "fault done end=a kind=temperature");
+    assert_eq!(register(&a, 0x44), 6, "FAULT");
+    assert!(pair.end(Signal::SIGTERM).success());
+}
+
+#[test]
+fn a_fault_for_later_is_answered_later_and_holds_up_none_for_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pair = Pair::start(folder.path(), &["--faults-from", "-"]);
+    assert_eq!(pair.line(), "ready");
+    pair.tell(b"at=1h kind=tamper\nat=50ms end=a kind=internal\nend=b kind=internal\n");
+    assert_eq!(pair.line(), "fault done end=b kind=internal");
+    assert_eq!(pair.line(), "fault done at=50ms end=a kind=internal");
+    assert!(pair.end(Signal::SIGTERM).success());
+}
+
+#[test]
+fn lines_that_are_no_fault_are_refused_one_by_one_and_the_end_of_the_input_ends_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pair = Pair::start(folder.path(), &["--faults-from", "-"]);
+    assert_eq!(pair.line(), "ready");
+    pair.tell(b"\nkind=nonsense\nend=a\n\xFF\n");
+    pair.tell(&[&[b'x'; 100_000][..], b"\nkind=realign"].concat());
+    for part in ["kind is missing", "nonsense", "kind is missing", "not UTF-8", "more than 1024 octets"] {
+        let line = pair.line();
+        assert!(line.starts_with("fault refused: ") && line.contains(part), "{line} for {part}");
+    }
+    drop(pair.child.stdin.take());
+    assert_eq!(pair.line(), "fault done kind=realign", "the last line has no end of its own");
+    assert_eq!(greet(&folder.path().join("a.sock")), 0);
+    assert!(pair.end(Signal::SIGTERM).success());
+}
+
+#[test]
+fn one_writer_of_a_fifo_follows_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("faults");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut pair = Pair::start(folder.path(), &["--faults-from", fifo.to_str().unwrap()]);
+    assert_eq!(pair.line(), "ready");
+    for kind in ["outage", "realign"] {
+        std::fs::write(&fifo, format!("kind={kind} for=1ms\n")).unwrap();
+        assert_eq!(pair.line(), format!("fault done kind={kind} for=1ms"));
+    }
+    assert!(pair.end(Signal::SIGTERM).success());
+}
+
+#[test]
+fn every_one_of_many_faults_is_answered_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pair = Pair::start(folder.path(), &["--faults-from", "-"]);
+    let many = 1_000;
+    let mut input = pair.child.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || input.write_all("kind=self-test\n".repeat(many).as_bytes()));
+    let answered = std::iter::repeat_with(|| pair.line()).filter(|line| line == "fault done kind=self-test");
+    assert_eq!(answered.take(many).count(), many);
+    writer.join().unwrap().unwrap();
+    assert!(pair.end(Signal::SIGTERM).success());
 }

@@ -8,7 +8,7 @@ use rand_chacha::{ChaCha8Rng, ChaCha12Rng};
 
 use super::{Ends, KeySource, LOSS_MAX_DB, Link, LinkEvent, Optics, Weather};
 use crate::card::{BadIdentity, Card, FromLink, Identity, NonVolatile, Remembered};
-use crate::plan::{Deed, Plan};
+use crate::plan::{Deed, Fault, Plan};
 
 /// Greatest time in microseconds by which one end learns something later than the other.
 const DELAY_MAX_US: u64 = 2_000;
@@ -157,6 +157,12 @@ impl CardPair {
         }
         self.link.advance(now, &mut self.ends);
         self.ends.arrive(now);
+    }
+
+    /// Adds a fault to the plan. False when the plan holds as many as it can. One whose time has passed strikes at the
+    /// next [`CardPair::advance`].
+    pub(crate) fn plan_fault(&mut self, fault: Fault) -> bool {
+        self.plan.insert(fault)
     }
 
     /// The card at one end.

@@ -1,6 +1,8 @@
 //! `qkd-sim pair`: two cards, the ends of one link, on two vfio-user sockets.
 
+mod faults_from;
 mod options;
+mod printer;
 mod run;
 mod state_file;
 mod status;

@@ -58,6 +58,11 @@ pub struct Args {
     /// A TOML file of faults: tables `[[fault]]` with the same names.
     #[arg(long, value_name = "FILE")]
     pub plan: Option<PathBuf>,
+    /// Faults while the pair runs: reads one on each line from a file, a FIFO, or standard input for "-". `at` counts
+    /// from the line on and may be left out. Each line is answered on standard output: "fault done LINE" once it has
+    /// struck, or "fault refused: REASON".
+    #[arg(long, value_name = "FILE")]
+    pub faults_from: Option<PathBuf>,
     /// Random faults of the kinds from which a system recovers by itself, so many a minute on average.
     #[arg(long, default_value_t = 0.0, value_name = "PER_MINUTE")]
     pub random_faults: f64,
@@ -70,8 +75,8 @@ pub struct Args {
 }
 
 pub(super) const FAULT_HELP: &str = "\
-Faults are words name=value: at (when, since the start), end (a, b or both; both unless given), kind, count (1 unless
-given), for (1s unless given). Times are a number with us, ms, s, m or h. Kinds:
+Faults are words name=value: at (when, since the start, or since the line with --faults-from), end (a, b or both; both
+unless given), kind, count (1 unless given), for (1s unless given). Times are a number with us, ms, s, m or h. Kinds:
   lose-block            the next count blocks are lost at this end
   duplicate             count blocks are delivered twice
   out-of-order          count pairs of blocks come in the wrong order

@@ -3,7 +3,6 @@
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -15,7 +14,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha12Rng;
 use ring::rand::{SecureRandom, SystemRandom};
 
+use super::faults_from::{BadSource, FaultsFrom};
 use super::options::{Args, BadOptions};
+use super::printer::Printer;
 use super::state_file::{BadState, Memories};
 use super::status;
 use crate::link::{BadPair, CardPair, End};
@@ -43,6 +44,8 @@ pub(crate) enum Failure {
     Pair(#[from] BadPair),
     #[error(transparent)]
     Socket(#[from] BadSocket),
+    #[error(transparent)]
+    Faults(#[from] BadSource),
     #[error("signals cannot be taken: {0}")]
     Signals(Errno),
     #[error("memory for a card's registers: {0}")]
@@ -70,6 +73,7 @@ pub(crate) fn serve(args: &Args) -> Result<(), Failure> {
     let memories = Memories::load(args.state_file.as_deref(), || fresh.next_u64())?;
     let options = args.pair_options(memories.serials, &mut fresh)?;
     let plan = args.fault_plan(options.seed)?;
+    let faults = args.faults_from.as_deref().map(FaultsFrom::open).transpose()?;
     let mut pair = CardPair::new(&options, plan, memories.memories)?;
     log::info!("a link of {:.2} dB, seed {}", options.loss_db, options.seed);
 
@@ -87,7 +91,7 @@ pub(crate) fn serve(args: &Args) -> Result<(), Failure> {
         Server::start(&args.socket_b, Arc::clone(port_b))?,
     ];
     announce(&mut io::stdout());
-    live(&mut pair, &ports, &mut clock, &signals, args.json);
+    live(&mut pair, &ports, &mut clock, &signals, args.json, faults);
     // The servers end first: a client that leaves now is answered by nobody else.
     drop(servers);
     Ok(())
@@ -99,46 +103,38 @@ fn announce(out: &mut dyn Write) {
     }
 }
 
-fn live(pair: &mut CardPair, ports: &[Arc<Port>; 2], clock: &mut Clock, signals: &SignalFd, json: bool) {
+fn live(
+    pair: &mut CardPair,
+    ports: &[Arc<Port>; 2],
+    clock: &mut Clock,
+    signals: &SignalFd,
+    json: bool,
+    mut faults: Option<FaultsFrom>,
+) {
     let mut pause = PAUSE_MIN;
-    let mut status = json.then(|| (Instant::now() + STATUS_EVERY, printer()));
+    let mut printer = Printer::start();
+    let mut status_due = json.then(|| Instant::now() + STATUS_EVERY);
     loop {
         let now = clock.now();
+        let asked = faults.as_mut().is_some_and(|faults| faults.take(pair, now, &mut printer));
         let (busy, connected) = step(pair, ports, now);
-        if let Some((due, lines)) = status.as_mut()
-            && Instant::now() >= *due
-        {
+        if let Some(faults) = faults.as_mut() {
+            faults.answer(now, &mut printer);
+        }
+        if let Some(due) = status_due.as_mut().filter(|due| Instant::now() >= **due) {
             *due = Instant::now() + STATUS_EVERY;
             let mut line = Vec::new();
             let seconds = Duration::from_micros(now).as_secs_f64();
             if status::print(&mut line, pair, seconds, connected).is_ok() {
-                // A reader who does not keep up misses lines; one who has gone gets no more.
-                if let Err(TrySendError::Disconnected(_)) = lines.try_send(line) {
-                    status = None;
-                }
+                printer.status(line);
             }
         }
         let longest = if connected.contains(&true) { PAUSE_CONNECTED } else { PAUSE_ALONE };
-        pause = if busy { PAUSE_MIN } else { (pause * 2).min(longest) };
+        pause = if busy || asked { PAUSE_MIN } else { (pause * 2).min(longest) };
         if signalled(signals, pause) {
             return;
         }
     }
-}
-
-/// Writes lines to standard output in a thread of its own: whoever reads them slowly must not hold up the cards.
-fn printer() -> SyncSender<Vec<u8>> {
-    let (lines, incoming) = sync_channel::<Vec<u8>>(4);
-    std::thread::spawn(move || {
-        for line in incoming {
-            let mut out = io::stdout().lock();
-            if let Err(error) = out.write_all(&line).and_then(|()| out.flush()) {
-                log::warn!("nobody reads the status: {error}");
-                return;
-            }
-        }
-    });
-    lines
 }
 
 fn step(pair: &mut CardPair, ports: &[Arc<Port>; 2], now: u64) -> (bool, [bool; 2]) {

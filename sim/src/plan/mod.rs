@@ -16,6 +16,9 @@ pub use kind::Kind;
 pub(crate) use parse::duration;
 pub use parse::{BadFault, FaultText, read_plan};
 
+/// Named faults that a plan holds at most.
+const FAULTS_MAX: usize = 100_000;
+
 /// The end or ends that a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -90,6 +93,16 @@ impl Plan {
     pub fn with_random(mut self, seed: u64, per_minute: f64) -> Self {
         self.random = (per_minute > 0.0).then(|| RandomFaults::new(seed, per_minute));
         self
+    }
+
+    /// Adds a fault behind those of the same time. False when as many wait already as a plan holds.
+    pub(crate) fn insert(&mut self, fault: Fault) -> bool {
+        let room = self.named.len() < FAULTS_MAX;
+        if room {
+            let place = self.named.partition_point(|other| other.at <= fault.at);
+            self.named.insert(place, fault);
+        }
+        room
     }
 
     /// Takes out the next fault that is due by `now`.

@@ -6,10 +6,7 @@ use std::str::FromStr;
 use clap::ValueEnum;
 use serde::{Deserialize, Deserializer};
 
-use super::{Fault, Kind, Where};
-
-/// Faults that a plan holds at most.
-const FAULTS_MAX: usize = 100_000;
+use super::{FAULTS_MAX, Fault, Kind, Where};
 
 /// A fault that cannot be understood.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +71,21 @@ impl FromStr for FaultText {
     type Err = BadFault;
 
     fn from_str(text: &str) -> Result<Self, BadFault> {
-        let (mut at, mut kind) = (None, None);
+        Self::read(text, None)
+    }
+}
+
+impl FaultText {
+    /// Reads a fault whose `at` counts from now on and may be left out.
+    ///
+    /// # Errors
+    /// [`BadFault`] with the word that is wrong.
+    pub(crate) fn from_now(text: &str) -> Result<Self, BadFault> {
+        Self::read(text, Some(0))
+    }
+
+    fn read(text: &str, mut at: Option<u64>) -> Result<Self, BadFault> {
+        let mut kind = None;
         let (mut end, mut count, mut lasts) = (both(), once(), one_second());
         for word in text.split_whitespace() {
             let (name, value) = word.split_once('=').ok_or_else(|| BadFault::NotAPair(word.into()))?;

@@ -1,6 +1,10 @@
 //! What must hold between settings.
 
 use std::net::SocketAddr;
+use std::time::Duration;
+
+use qkd_contract::pci::{DEVICE_ID, VENDOR_ID};
+use qkd_driver::backing::PciIdentity;
 
 use super::address::{HostPort, is_loopback};
 use super::read::Reader;
@@ -11,25 +15,32 @@ const PLAIN_TEXT: &str = "without TLS this address needs plain_text_beyond_loopb
      [transport]: whoever can read that network then has every key. Use a loopback address, such as the near end of \
      an encrypted tunnel";
 
+/// Allowance for this host's own scheduling, where the configuration names none (TIM-15).
+const GRACE: Duration = Duration::from_millis(100);
+/// A simulated card shares the processors with everything else, and may be kept waiting.
+const SIMULATED_GRACE: Duration = Duration::from_secs(5);
+
 /// The card, once it is clear how it is reached.
 pub(super) fn card(reader: &mut Reader<'_>, keys: CardKeys) -> Option<Card> {
-    if keys.pci.is_some() {
-        let message = "cards in a PCI slot are not supported in this version; give socket, the vfio-user socket of \
-             a simulated card";
-        reader.note_at("card", 0, "pci", message);
-        return None;
-    }
-    let Some(socket) = keys.socket else {
-        reader.note_at(
-            "card",
-            0,
-            "socket",
-            "must be given: the absolute path of the card's vfio-user socket",
-        );
-        return None;
+    let (backing, grace) = match (keys.socket, keys.pci) {
+        (None, Some(address)) => (CardBacking::Vfio(address), GRACE),
+        (Some(socket), None) => (CardBacking::VfioUser(socket), SIMULATED_GRACE),
+        (Some(_), Some(_)) => {
+            let message = "only one of pci and socket may be given: the card is in a slot or it is simulated";
+            reader.note_at("card", 0, "pci", message);
+            return None;
+        }
+        (None, None) => {
+            let message = "pci or socket must be given: the PCI address of a card in a slot, or the absolute path of a \
+                 simulated card's vfio-user socket";
+            reader.note_at("card", 0, "pci", message);
+            return None;
+        }
     };
     Some(Card {
-        backing: CardBacking::VfioUser(socket),
+        backing,
+        pci_id: keys.pci_id.unwrap_or(PciIdentity { vendor: VENDOR_ID, device: DEVICE_ID }),
+        grace: keys.grace_ms.map_or(grace, |ms| Duration::from_millis(ms.into())),
         slots: keys.slots,
         expected_serial: keys.expected_serial,
         expected_peer_serial: keys.expected_peer_serial,

@@ -15,6 +15,10 @@ use std::fs::File;
 use std::io::Read;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use qkd_driver::backing::PciIdentity;
+use qkd_driver::backing::vfio::PciAddress;
 
 use self::read::{Reader, Section, SectionReference};
 use self::settings::{CardKeys, MOST_KMS, PeerKeys};
@@ -34,6 +38,8 @@ const LARGEST_FILE: u64 = 1 << 20;
 pub enum CardBacking {
     /// Through the vfio-user socket at this path.
     VfioUser(PathBuf),
+    /// Through the kernel, in the PCI slot with this address.
+    Vfio(PciAddress),
 }
 
 /// The QKD card.
@@ -41,6 +47,10 @@ pub enum CardBacking {
 pub struct Card {
     /// How the card is reached.
     pub backing: CardBacking,
+    /// Vendor and device identifier that it must have.
+    pub pci_id: PciIdentity,
+    /// Time added to each longest time of the card contract.
+    pub grace: Duration,
     /// Blocks that the card may hand over before the first is taken: a power of two.
     pub slots: u32,
     /// Serial number that this end's card must have.

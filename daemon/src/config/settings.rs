@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use qkd_driver::backing::PciIdentity;
+use qkd_driver::backing::vfio::{BadPciAddress, PciAddress};
+
 use super::address::{HostPort, KmsEndpoint, parse_listen, parse_uri};
 use super::read::{Section, SectionReader, SectionReference, SettingReference};
 use super::rule::{Choice, Flag, List, Named, Optional, Rule, Text, integer, integer_without_default};
@@ -100,7 +103,11 @@ const ENDPOINT: Text<KmsEndpoint> =
 const NAME: Text<String> =
     Text { parse: parse_name, what: "1 to 64 letters, digits, dots, hyphens or underscores" };
 const FILE: Text<PathBuf> = Text { parse: parse_file, what: "the absolute path of a file" };
-const PCI: Text<String> = Text { parse: parse_any, what: "a PCI address such as \"0000:01:00.0\"" };
+const PCI: Text<PciAddress> = Text { parse: parse_pci, what: "a PCI address such as \"0000:01:00.0\"" };
+const PCI_ID: Text<PciIdentity> = Text {
+    parse: parse_pci_id,
+    what: "vendor and device identifier in hexadecimal, as lspci -n shows them, such as \"5144:0001\"",
+};
 
 fn parse_name(text: &str) -> Result<String, String> {
     let right = (1..=64).contains(&text.len())
@@ -120,8 +127,20 @@ fn parse_file(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn parse_any(text: &str) -> Result<String, String> {
-    Ok(text.to_owned())
+fn parse_pci(text: &str) -> Result<PciAddress, String> {
+    text.parse().map_err(|error: BadPciAddress| error.to_string())
+}
+
+fn parse_pci_id(text: &str) -> Result<PciIdentity, String> {
+    let four_digits = |text: &str| {
+        let right = text.len() == 4 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        right.then(|| u16::from_str_radix(text, 16).ok()).flatten()
+    };
+    let parts =
+        text.split_once(':').and_then(|(vendor, device)| Some((four_digits(vendor)?, four_digits(device)?)));
+    let (vendor, device) =
+        parts.ok_or_else(|| "it is not four digits, a colon and four digits".to_owned())?;
+    Ok(PciIdentity { vendor, device })
 }
 
 section! {
@@ -137,10 +156,15 @@ section! {
 section! {
     /// The QKD card.
     pub(crate) struct CardKeys in "card" {
-        /// Socket of a card that is served over vfio-user.
+        /// Address of a card in a PCI slot, which is bound to vfio-pci.
+        pci: Option<PciAddress> = Optional(PCI);
+        /// Instead of pci: socket of a simulated card, which is served over vfio-user.
         socket: Option<PathBuf> = Optional(FILE);
-        /// Address of a card in a PCI slot. Reserved: refused until the kernel's VFIO is supported.
-        pci: Option<String> = Optional(PCI);
+        /// Vendor and device identifier of the card, for makers who have their own: default "5144:0001".
+        pci_id: Option<PciIdentity> = Optional(PCI_ID);
+        /// Time added to each longest time of the card contract, for the scheduling of this host: default 100 for a
+        /// card in a slot, 5000 for a simulated one.
+        grace_ms: Option<u32> = Optional(integer_without_default(0..=60_000, "ms"));
         /// Blocks that the card may hand over before the first is taken.
         slots: u32 = integer(64, 2..=65_536, "slots").power_of_two();
         /// Serial number that this end's card must have.

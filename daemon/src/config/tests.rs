@@ -9,7 +9,7 @@ const LEAST: &str = r#"[module]
 name = "A"
 role = "leader"
 [card]
-socket = "/run/qkd/a.sock"
+pci = "0000:01:00.0"
 [api]
 listen = "127.0.0.1:8001"
 [peer]
@@ -58,7 +58,7 @@ fn with(section: &str, line: &str) -> String {
 fn least_configuration_gets_every_default() {
     let config = parse(LEAST).unwrap();
     assert_eq!(config.module.role, Role::Leader);
-    assert_eq!(config.card.backing, CardBacking::VfioUser("/run/qkd/a.sock".into()));
+    assert_eq!(config.card.backing, CardBacking::Vfio("0000:01:00.0".parse().unwrap()));
     assert_eq!(config.card.slots, 64);
     assert_eq!(config.api.listen, "127.0.0.1:8001".parse().unwrap());
     assert_eq!(config.api.profile, Profile::OpenApi);
@@ -69,6 +69,22 @@ fn least_configuration_gets_every_default() {
     assert!(config.push.most_bytes_in_flight < 96 << 10);
     assert!(config.notices.enabled && !config.transport.plain_text_beyond_loopback_gives_keys_away);
     assert_eq!(config.log.level, log::LevelFilter::Info);
+}
+
+#[test]
+fn a_makers_own_identity_and_a_slow_host_can_be_told() {
+    let card = parse(LEAST).unwrap().card;
+    assert_eq!(card.backing, CardBacking::Vfio("0000:01:00.0".parse().unwrap()));
+    assert_eq!((card.pci_id.vendor, card.pci_id.device), (0x5144, 1));
+    assert_eq!(card.grace, Duration::from_millis(100));
+    let own = "pci_id = \"ABcd:0010\"\ngrace_ms = 0";
+    let card = parse(&with("card", own)).unwrap().card;
+    assert_eq!((card.pci_id.vendor, card.pci_id.device), (0xABCD, 0x10));
+    assert_eq!(card.grace, Duration::ZERO);
+    let simulated =
+        parse(&LEAST.replace("pci = \"0000:01:00.0\"", "socket = \"/run/qkd/a.sock\"")).unwrap().card;
+    assert_eq!(simulated.backing, CardBacking::VfioUser("/run/qkd/a.sock".into()));
+    assert_eq!(simulated.grace, Duration::from_secs(5));
 }
 
 #[test]
@@ -84,7 +100,7 @@ fn example_file_is_the_least_configuration_and_shows_every_setting_at_its_defaul
         let setting = line.strip_prefix("# ").unwrap_or(line);
         let Some((name, value)) = setting.split_once(" = ") else { continue };
         shown.push((section, name));
-        if line.starts_with('#') && !matches!(name, "pci" | "connect") && !name.starts_with("expected") {
+        if line.starts_with('#') && !matches!(name, "socket" | "connect") && !name.starts_with("expected") {
             let config = parse(&with(section, setting)).unwrap_or_else(|e| panic!("{name} = {value}: {e}"));
             assert_eq!(config, parse(LEAST).unwrap(), "{name} is not shown at its default");
         }
@@ -139,7 +155,7 @@ fn values_out_of_range_are_refused_with_the_range_and_its_unit() {
     wrong(&with("api", "profile = \"OK\""), "7:11", &["\"openapi\" or \"ok\""]);
     wrong(&LEAST.replace("\"leader\"", "\"boss\""), "3:8", &["\"leader\" or \"follower\""]);
     wrong(&LEAST.replace("\"A\"", "\"a b\""), "2:8", &["letters"]);
-    wrong(&LEAST.replace("/run", "run"), "5:10", &["absolute path"]);
+    wrong(&LEAST.replace("pci = \"0000:01:00.0\"", "socket = \"a.sock\""), "5:10", &["absolute path"]);
     wrong(&LEAST.replace("[\"kms://b\"]", "[]"), "10:7", &["0 values", "1 to 64"]);
     wrong(&LEAST.replace("[\"kms://b\"]", "[\"kms://b\", \"kms://b\"]"), "10:7", &["twice"]);
     wrong(&LEAST.replace("[\"kms://b\"]", "\"kms://b\""), "10:7", &["list"]);
@@ -206,12 +222,14 @@ fn plain_text_beyond_loopback_needs_the_setting_that_says_what_it_gives_up() {
 
 #[test]
 fn what_does_not_fit_together_is_refused() {
-    wrong(&LEAST.replace("socket = \"/run/qkd/a.sock\"", ""), "4:1", &["socket", "vfio-user"]);
-    wrong(
-        &LEAST.replace("socket = \"/run/qkd/a.sock\"", "pci = \"0000:01:00.0\""),
-        "5:7",
-        &["not supported"],
-    );
+    wrong(&LEAST.replace("pci = \"0000:01:00.0\"", ""), "4:1", &["pci or socket must be given", "vfio-user"]);
+    wrong(&with("card", "socket = \"/run/qkd/a.sock\""), "6:7", &["only one of pci and socket"]);
+    for address in ["01:00.0", "0000:0A:00.0", "0000:01:00.8", "../0000:01:00.0"] {
+        wrong(&LEAST.replace("0000:01:00.0", address), "5:7", &["PCI address", "lspci -D"]);
+    }
+    for identity in ["5144", "5144:1", "0x5144:0x0001", "+144:0001", "5144:0001:0"] {
+        wrong(&with("card", &format!("pci_id = \"{identity}\"")), "5:10", &["5144:0001"]);
+    }
     wrong(&with("peer", "connect = \"127.0.0.1:7002\""), "9:11", &["only one of listen and connect"]);
     wrong(&LEAST.replace("listen = \"127.0.0.1:7001\"", ""), "8:1", &["listen or connect must be given"]);
     wrong(&LEAST.replace("7001", "8001"), "9:10", &["same as listen under [api]"]);
@@ -230,7 +248,7 @@ fn what_does_not_fit_together_is_refused() {
 
 #[test]
 fn everything_that_is_wrong_is_said_at_once_in_the_order_of_the_file() {
-    let text = LEAST.replace("\"leader\"", "1").replace("socket", "sokcet").replace("kms://a", "a");
+    let text = LEAST.replace("\"leader\"", "1").replace("pci", "pic").replace("kms://a", "a");
     let found = problems(&text);
     let places: Vec<_> = found.iter().map(|p| p.split(": ").next().unwrap()).collect();
     assert_eq!(places, ["qkdd.toml:3:8", "qkdd.toml:4:1", "qkdd.toml:5:1", "qkdd.toml:12:7"], "{found:#?}");

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use qkd_driver::OpenError;
 use qkd_driver::backing::BackingError;
+use qkd_driver::backing::vfio::PciAddress;
 
 use super::card::CardEnd;
 use super::streams::PushFault;
@@ -22,12 +23,20 @@ pub enum Failure {
     /// The configuration is wrong.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// The card cannot be reached.
-    #[error("the card at {} cannot be reached: {source}; see that card.socket names it and that it is served", place.display())]
-    Backing {
+    /// A simulated card cannot be reached.
+    #[error("the card at {} cannot be reached: {source}; see that card.socket names it and that it is served", socket.display())]
+    Socket {
         /// Where it was looked for.
-        place: PathBuf,
+        socket: PathBuf,
         /// What went wrong.
+        source: BackingError,
+    },
+    /// A card in a slot cannot be had.
+    #[error("the card in slot {address} cannot be had: {source}")]
+    Slot {
+        /// Where it was looked for.
+        address: PciAddress,
+        /// What went wrong, and what to do.
         source: BackingError,
     },
     /// The card cannot be used.
@@ -100,7 +109,7 @@ impl Failure {
         ExitCode::from(match self {
             Self::System(_) | Self::Key(_) | Self::Push(_) => 1,
             Self::Config(_) => 2,
-            Self::Backing { .. } | Self::Open(_) => 3,
+            Self::Socket { .. } | Self::Slot { .. } | Self::Open(_) => 3,
             Self::Card(CardEnd::Gone | CardEnd::RemovalRequested) => 4,
             Self::Card(CardEnd::OutOfOrder(_) | CardEnd::NotClosed(_)) => 5,
             Self::ApiAddress { .. } | Self::Api(_) | Self::Peer(_) => 6,

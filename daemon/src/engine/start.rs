@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use qkd_driver::backing::Backing;
+use qkd_driver::backing::vfio::Vfio;
 use qkd_driver::backing::vfio_user::VfioUser;
 use qkd_driver::{Card, CardOptions};
 use tokio::sync::mpsc;
@@ -26,8 +28,6 @@ use crate::{api, peer};
 
 /// Longest answer of a card's server.
 const CARD_ANSWER: Duration = Duration::from_secs(10);
-/// A simulated card shares the processors with everything else, and may be kept waiting.
-const SIMULATED_GRACE: Duration = Duration::from_secs(5);
 /// Messages of the peer and reports of pushers that may wait.
 const QUEUE: usize = 1024;
 
@@ -49,6 +49,28 @@ pub async fn run(
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(Addresses),
 ) -> Result<(), Failure> {
+    match config.card.backing.clone() {
+        CardBacking::VfioUser(socket) => {
+            let connect = || {
+                VfioUser::connect(&socket, CARD_ANSWER).map_err(|source| Failure::Socket { socket, source })
+            };
+            run_on(config, connect, stop, ready).await
+        }
+        CardBacking::Vfio(address) => {
+            let expected = config.card.pci_id;
+            let take = || Vfio::open(address, expected).map_err(|source| Failure::Slot { address, source });
+            run_on(config, take, stop, ready).await
+        }
+    }
+}
+
+/// As [`run`], on the card behind the backing that `reach` gives.
+async fn run_on<B: Backing + Send + 'static>(
+    config: Config,
+    reach: impl FnOnce() -> Result<B, Failure>,
+    stop: impl Future<Output = ()>,
+    ready: impl FnOnce(Addresses),
+) -> Result<(), Failure> {
     let address = config.api.listen;
     let listener = TcpListener::bind(address).map_err(|source| Failure::ApiAddress { address, source })?;
     let api_address = listener.local_addr()?;
@@ -61,7 +83,7 @@ pub async fn run(
     let vault = Vault::new(config.vault.bytes, locking)?;
     log::info!("memory for keys: {} bytes, {}", vault.size(), vault.kind());
 
-    let mut card = open_card(&config)?;
+    let mut card = open_card(reach()?, &config)?;
     let mut ledger = MemoryLedger::new();
     let durable = ledger.load()?;
 
@@ -109,16 +131,14 @@ pub async fn run(
     end
 }
 
-fn open_card(config: &Config) -> Result<Card<VfioUser>, Failure> {
-    let CardBacking::VfioUser(socket) = &config.card.backing;
-    let backing = VfioUser::connect(socket, CARD_ANSWER)
-        .map_err(|source| Failure::Backing { place: socket.clone(), source })?;
+fn open_card<B: Backing>(backing: B, config: &Config) -> Result<Card<B>, Failure> {
     let options = CardOptions {
+        pci: config.card.pci_id,
         serial: config.card.expected_serial,
         peer_serial: config.card.expected_peer_serial,
         slots: config.card.slots,
         allow_test_key: config.card.accept_test_key,
-        grace: SIMULATED_GRACE,
+        grace: config.card.grace,
         ..CardOptions::default()
     };
     let card = Card::open(backing, options)?;
@@ -140,7 +160,7 @@ fn open_card(config: &Config) -> Result<Card<VfioUser>, Failure> {
 }
 
 /// What the key agreement must know of the card before it starts.
-fn facts(card: &mut Card<VfioUser>, peer_serial: u64) -> Result<CardFacts, Failure> {
+fn facts<B: Backing>(card: &mut Card<B>, peer_serial: u64) -> Result<CardFacts, Failure> {
     let identity = card.identity().clone();
     let read = |fault| Failure::Card(super::CardEnd::OutOfOrder(fault));
     Ok(CardFacts {

@@ -76,11 +76,15 @@ pub enum Trouble {
     DeviceId(u16),
     /// The card claims this contract version.
     Version(u32),
+    /// The card shows its own device identifier and contract version again.
+    OwnIdentity,
 }
 
 /// One simulated card.
 pub struct Card {
     identity: Identity,
+    /// Device identifier and contract version that it was made with.
+    made_as: (u16, u32),
     memory: Box<dyn NonVolatile>,
     remembered: Remembered,
     registers: Registers,
@@ -110,6 +114,7 @@ impl Card {
         identity.check()?;
         let retention = Retention::new(identity.retention_bytes, identity.retention_blocks);
         Ok(Self {
+            made_as: (identity.device_id, identity.version),
             identity,
             memory,
             remembered,
@@ -157,6 +162,7 @@ impl Card {
             Trouble::Fault(fault) => self.life.break_down(fault),
             Trouble::DeviceId(id) => self.identity.device_id = id,
             Trouble::Version(version) => self.identity.version = version,
+            Trouble::OwnIdentity => (self.identity.device_id, self.identity.version) = self.made_as,
         }
     }
 

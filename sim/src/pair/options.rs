@@ -101,7 +101,8 @@ unless given), kind, count (1 unless given), for (1s unless given). Times are a 
   non-volatile          the card enters Fault with code NonVolatile, for good
   tamper                the card erases its keys and enters Fault with code Tamper, for good
   device-id             the card shows another PCI device identifier
-  version               the card claims a newer major version of its contract";
+  version               the card claims a newer major version of its contract
+  own-identity          the card shows its own identifier and version again, the version from its next reset on";
 
 /// Options that cannot be met.
 #[derive(Debug, thiserror::Error)]

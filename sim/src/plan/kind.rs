@@ -64,6 +64,8 @@ pub enum Kind {
     DeviceId,
     /// The card claims a contract version with a newer major number.
     Version,
+    /// The card shows its own identifier and version again, the version from its next reset on.
+    OwnIdentity,
 }
 
 impl Kind {
@@ -119,6 +121,7 @@ impl Kind {
             Self::Tamper => fault(CardFault::Tamper),
             Self::DeviceId => Deed::Card(Trouble::DeviceId(DEVICE_ID ^ 0xFF)),
             Self::Version => Deed::Card(Trouble::Version(VERSION_VALUE + 0x0001_0000)),
+            Self::OwnIdentity => Deed::Card(Trouble::OwnIdentity),
         }
     }
 }

@@ -13,5 +13,6 @@ pub mod engine;
 pub mod interface;
 pub mod ledger;
 pub mod peer;
+pub mod pulse;
 pub mod push;
 pub mod vault;

@@ -15,12 +15,16 @@ use super::connection::Connection;
 use super::routes;
 use crate::calls::CallPort;
 use crate::config::{Api, Config};
+use crate::pulse::Pulses;
 
 /// Time beyond the greatest timeout of a key stream that the key agreement has to answer.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
 
 /// Time that a client has to read an answer after which its connection is closed.
 const CLOSING: Duration = Duration::from_secs(1);
+
+/// Between two signs of life of a thread that serves requests.
+const BEAT: Duration = Duration::from_millis(250);
 
 /// Time in seconds that requests in work have to end when the server stops.
 const STOPPING_S: u64 = 2;
@@ -74,7 +78,8 @@ pub(super) struct Service {
     pub(super) body_deadline: Duration,
 }
 
-/// Makes the server. It serves once it is polled, until the handle stops it; it handles no signals. Calls go to `port`.
+/// Makes the server. It serves once it is polled, until the handle stops it; it handles no signals. Calls go to `port`,
+/// and each thread that serves requests shows in `pulses` that it turns.
 ///
 /// # Errors
 /// [`ServeError`] when the listener cannot be used.
@@ -82,6 +87,7 @@ pub fn serve(
     settings: Settings,
     listener: TcpListener,
     port: CallPort,
+    pulses: &Pulses,
 ) -> Result<(Server, ServerHandle), ServeError> {
     let address = listener.local_addr().map_or_else(|_| "its address".to_owned(), |a| a.to_string());
     let refused = |why: io::Error| ServeError::Listener { address: address.clone(), why };
@@ -106,7 +112,16 @@ pub fn serve(
         .shutdown_timeout(STOPPING_S)
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
+    let pulses = pulses.clone();
+    // Runs once in each thread that serves requests, and anew in one that takes the place of another.
     let connections = move || {
+        let pulse = pulses.begin();
+        actix_web::rt::spawn(async move {
+            loop {
+                pulse.beat();
+                tokio::time::sleep(BEAT).await;
+            }
+        });
         let app = App::new().app_data(service.clone()).default_service(web::to(routes::answer));
         let stopping = stopping.clone();
         let http = HttpService::build()

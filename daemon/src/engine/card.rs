@@ -16,6 +16,7 @@ use qkd_driver::{BlockName, Card, CardEvent, CloseError, Fault, LinkState, TakeE
 use rtrb::{Consumer, Producer, RingBuffer};
 use tokio::sync::Notify;
 
+use crate::pulse::Pulse;
 use crate::vault::{KeyBlock, Vault};
 
 /// What the card's thread tells the engine, in the order in which it happened.
@@ -108,11 +109,15 @@ pub(crate) struct CardPort {
 }
 
 impl CardPort {
-    /// Starts the thread on a card that is open and stopped.
+    /// Starts the thread on a card that is open and stopped. `pulse` shows that it turns.
     ///
     /// # Errors
     /// When the system has no eventfd or thread to give.
-    pub(crate) fn start<B: Backing + Send + 'static>(card: Card<B>, vault: Vault) -> std::io::Result<Self> {
+    pub(crate) fn start<B: Backing + Send + 'static>(
+        card: Card<B>,
+        vault: Vault,
+        pulse: Pulse,
+    ) -> std::io::Result<Self> {
         let (news_in, news) = RingBuffer::new(NEWS);
         let (orders, orders_out) = RingBuffer::new(ORDERS);
         let awake = Arc::new(Notify::new());
@@ -128,6 +133,7 @@ impl CardPort {
             awake: Arc::clone(&awake),
             waker: Arc::clone(&waker),
             next_telemetry: Instant::now(),
+            pulse,
         };
         let thread = std::thread::Builder::new().name("card".into()).spawn(move || worker.run())?;
         Ok(Self { news, awake, orders, cell, waker, thread: Some(thread) })
@@ -174,6 +180,7 @@ struct Worker<B: Backing> {
     awake: Arc<Notify>,
     waker: Arc<EventFd>,
     next_telemetry: Instant,
+    pulse: Pulse,
 }
 
 /// What a turn came to.
@@ -209,6 +216,7 @@ impl<B: Backing> Worker<B> {
         }
         let mut held_back = HELD_BACK;
         loop {
+            self.pulse.beat();
             let woken = match self.turn() {
                 Ok(Turn::Stop) => return Ok(()),
                 Ok(Turn::HeldBack { took: true }) => {
@@ -351,7 +359,7 @@ impl<B: Backing> Worker<B> {
                 return Err(CardEnd::Gone);
             }
             log::error!("card: {fault}{}; resetting it", clause_of(&fault));
-            reset(&mut self.card)?;
+            reset(&mut self.card, &self.pulse)?;
             match self.card.start() {
                 Ok(()) => break,
                 Err(next) => fault = next,
@@ -363,13 +371,25 @@ impl<B: Backing> Worker<B> {
 }
 
 /// Resets a card after a fault, again where that fails, as often as the driver allows.
-pub(super) fn reset<B: Backing>(card: &mut Card<B>) -> Result<(), CardEnd> {
+fn reset<B: Backing>(card: &mut Card<B>, pulse: &Pulse) -> Result<(), CardEnd> {
     loop {
-        match card.recover() {
-            Ok(()) => return Ok(()),
-            Err(Fault::Gone) => return Err(CardEnd::Gone),
-            Err(last @ Fault::GivenUp { .. }) => return Err(CardEnd::OutOfOrder(last)),
-            Err(fault) => log::error!("card: the reset failed: {fault}; trying again"),
+        // Each attempt has its own deadlines.
+        pulse.beat();
+        if reset_once(card)? {
+            return Ok(());
+        }
+    }
+}
+
+/// One attempt to reset a card after a fault. `false`: it failed, and another may be made.
+pub(super) fn reset_once<B: Backing>(card: &mut Card<B>) -> Result<bool, CardEnd> {
+    match card.recover() {
+        Ok(()) => Ok(true),
+        Err(Fault::Gone) => Err(CardEnd::Gone),
+        Err(last @ Fault::GivenUp { .. }) => Err(CardEnd::OutOfOrder(last)),
+        Err(fault) => {
+            log::error!("card: the reset failed: {fault}; trying again");
+            Ok(false)
         }
     }
 }

@@ -9,8 +9,9 @@ use qkd_driver::{Card, Fault};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::card::{CardEnd, reset};
+use super::card::{CardEnd, reset_once};
 use super::exit::Failure;
+use super::supervision::Supervision;
 use crate::calls::{Answer, Call, Pending};
 use crate::interface::Status;
 
@@ -24,23 +25,28 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub(super) async fn peer_serial<B: Backing>(
     card: &mut Card<B>,
     calls: &mut mpsc::Receiver<Pending>,
+    supervision: &mut Supervision,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Option<u64>, Failure> {
     let mut said = false;
     loop {
-        match card.health() {
-            Ok(_) => {}
+        let up = match card.health() {
+            Ok(_) => true,
             Err(Fault::Gone) => return Err(CardEnd::Gone.into()),
+            // One attempt a turn, so that a stop need not wait for all of them.
             Err(fault) => {
                 log::error!("card: {fault}; resetting it");
-                reset(card)?;
+                reset_once(card)?
             }
-        }
-        if let Some(serial) = card.identity().peer_serial {
+        };
+        supervision.card.beat();
+        supervision.look(Instant::now());
+        if let (true, Some(serial)) = (up, card.identity().peer_serial) {
             return Ok(Some(serial));
         }
         if !said {
             log::warn!("the QKD link has not come up yet: the card does not know the card at the other end");
+            supervision.status("The card is up; waiting for the QKD link to come up for the first time");
             said = true;
         }
         let look = Instant::now() + LOOK_AGAIN;

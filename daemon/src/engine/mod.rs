@@ -12,6 +12,7 @@ mod losses;
 mod saying;
 mod start;
 mod streams;
+mod supervision;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -28,6 +29,7 @@ use self::saying::Saying;
 pub use self::start::{Addresses, run};
 pub use self::streams::PushFault;
 use self::streams::Streams;
+use self::supervision::Supervision;
 use crate::agreement::{Action, BlockName, Core, Event, Level, Message, Output, Position};
 use crate::calls::{Answer, Pending};
 use crate::interface::KeyStreamId;
@@ -67,6 +69,7 @@ struct Engine<L> {
     secret_key_rate: u64,
     saying: Saying,
     losses: Losses,
+    supervision: Supervision,
     out: Output,
 }
 
@@ -87,6 +90,7 @@ impl<L: Ledger> Engine<L> {
             let retry = Instant::now() + LOOK_AGAIN;
             let start = self.streams.next_start();
             let losses = self.losses.due();
+            let look = self.supervision.due();
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 () = awake.notified() => {}
@@ -98,11 +102,14 @@ impl<L: Ledger> Engine<L> {
                 () = sleep_until(retry), if !self.orders.is_empty() => {}
                 () = sleep_until(start.unwrap_or(retry)), if start.is_some() => {}
                 () = sleep_until(losses.unwrap_or(retry)), if losses.is_some() => {}
+                () = sleep_until(look.unwrap_or(retry)), if look.is_some() => {}
             }
             self.streams.start_waiting()?;
             self.losses.say(Instant::now());
             self.take_in()?;
             self.settle()?;
+            self.supervision.stands(&self.core.status(), self.link_state);
+            self.supervision.look(Instant::now());
         }
     }
 
@@ -289,6 +296,7 @@ impl<L: Ledger> Engine<L> {
 
     /// Stops pushing, closes the card with proof that it has stopped, and wipes every key.
     async fn shut_down(mut self, end: Result<(), Failure>) -> Result<(), Failure> {
+        self.supervision.stopping();
         self.waiting.clear();
         self.inputs.calls.close();
         // What is still being gathered is said now.

@@ -16,6 +16,7 @@ use super::keys::Keys;
 use super::losses::Losses;
 use super::saying::Saying;
 use super::streams::Streams;
+use super::supervision::Supervision;
 use super::{Engine, Inputs, clock, first_light};
 use crate::agreement::{self, Capacity, CardFacts, Core, Output};
 use crate::calls::CallPort;
@@ -71,6 +72,8 @@ async fn run_on<B: Backing + Send + 'static>(
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(Addresses),
 ) -> Result<(), Failure> {
+    let mut supervision = Supervision::from_environment()?;
+    supervision.status("Reaching the card and testing it");
     let address = config.api.listen;
     let listener = TcpListener::bind(address).map_err(|source| Failure::ApiAddress { address, source })?;
     let api_address = listener.local_addr()?;
@@ -91,13 +94,16 @@ async fn run_on<B: Backing + Send + 'static>(
     let link = Link::start(endpoint_of(&config.peer.address), times_of(&config), peer_events).await?;
 
     let (port, mut calls) = CallPort::new(usize::try_from(config.api.most_waiting_calls).unwrap_or(QUEUE));
-    let (server, server_handle) = api::serve(api::Settings::of(&config), listener, port)?;
+    let (server, server_handle) = api::serve(api::Settings::of(&config), listener, port, &supervision.api)?;
     let serving = tokio::spawn(server);
     ready(Addresses { api: api_address, peer: link.local_address() });
+    supervision.ready();
 
     tokio::pin!(stop);
     let end = async {
-        let Some(peer_serial) = first_light::peer_serial(&mut card, &mut calls, stop.as_mut()).await? else {
+        let light = first_light::peer_serial(&mut card, &mut calls, &mut supervision, stop.as_mut()).await?;
+        let Some(peer_serial) = light else {
+            supervision.stopping();
             return card.close().map_err(|e| super::CardEnd::NotClosed(e).into());
         };
         let settings = agreement_settings(&config, facts(&mut card, peer_serial)?, &vault);
@@ -110,7 +116,7 @@ async fn run_on<B: Backing + Send + 'static>(
             core: Core::new(settings, durable),
             ledger,
             keys: Keys::default(),
-            card: CardPort::start(card, vault)?,
+            card: CardPort::start(card, vault, supervision.card.clone())?,
             streams: Streams::new(pusher, endpoints, stopped_in),
             inputs: Inputs { calls, peer, reports, stopped },
             waiting: HashMap::new(),
@@ -120,6 +126,7 @@ async fn run_on<B: Backing + Send + 'static>(
             secret_key_rate: 0,
             saying: Saying::default(),
             losses: Losses::default(),
+            supervision,
             out: Output::default(),
             link,
         };

@@ -10,6 +10,7 @@ use qkd_daemon::api::{self, Settings};
 use qkd_daemon::calls::{Answer, Call, CallPort};
 use qkd_daemon::config::{Config, Profile};
 use qkd_daemon::interface::{Qos, Status};
+use qkd_daemon::pulse::Pulses;
 use uuid::Uuid;
 
 use crate::client::Client;
@@ -72,7 +73,7 @@ impl Module {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let (server, handle) = api::serve(settings, listener, port).unwrap();
+                let (server, handle) = api::serve(settings, listener, port, &Pulses::default()).unwrap();
                 ready.send(handle).unwrap();
                 let agreement = async move {
                     let mut kept = Vec::new();

@@ -71,17 +71,21 @@ class Process:
 
     def wait_line(self, *prefixes, within):
         """The first line from now on that begins with one of the prefixes."""
+        return self.wait(lambda line: line.startswith(prefixes), "say " + " or ".join(map(repr, prefixes)), within)
+
+    def wait(self, wanted, what, within):
+        """The first line from now on that is wanted; the ones before it are passed over."""
         until = time.monotonic() + within
         with self.news:
             while True:
                 while self.lines and self.lines[0] is not None:
                     line = self.lines.pop(0)
-                    if line.startswith(prefixes):
+                    if wanted(line):
                         return line
                 if self.lines:
-                    raise ProcessError(f"{self.name} ended before it said {' or '.join(prefixes)!r}")
+                    raise ProcessError(f"{self.name} ended before it did {what}")
                 if not self.news.wait(until - time.monotonic()):
-                    raise ProcessError(f"{self.name} did not say {' or '.join(prefixes)!r} within {within} s")
+                    raise ProcessError(f"{self.name} did not {what} within {within} s")
 
     def wait_end(self, within):
         """Its exit code."""
@@ -89,6 +93,11 @@ class Process:
             return self.child.wait(within)
         except subprocess.TimeoutExpired as error:
             raise ProcessError(f"{self.name} did not end within {within} s") from error
+
+    def kill(self):
+        """Ends it at once, as if it had died."""
+        self.child.kill()
+        self.child.wait()
 
     def end(self, respite=5):
         """Ends it: asked first, then forced."""

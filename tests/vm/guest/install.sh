@@ -1,0 +1,21 @@
+# Configurations first, then the packages; udev and systemd do the rest.
+
+install_packages() {
+    # The folder, the user and the group are the package's to make: what is there before them belongs to root.
+    mkdir -p /etc/qkd && cp "$work/configuration/"*.toml /etc/qkd/ && chmod 0644 /etc/qkd/*.toml || return
+    DEBIAN_FRONTEND=noninteractive dpkg --install "$work/packages/"*.deb
+}
+
+is_ready() {
+    equal "the state of $1" "active running" "$(systemctl show --property ActiveState --property SubState --value "$(unit "$1")" | xargs)" &&
+        contains "$(journal -u "$(unit "$1")")" '^ready '
+}
+
+service_is_ready() {
+    within 60 is_ready "$1" || { journal -u "$(unit "$1")" | tail -n 5; return 1; }
+}
+
+check "the packages install" install_packages
+check "the first card's service is ready without being started by hand" service_is_ready "$card_1"
+check "the second card's service is ready" service_is_ready "$card_2"
+check "the third card's service is ready" service_is_ready "$card_3"

@@ -6,6 +6,8 @@ pub mod model;
 pub mod module;
 pub mod process;
 pub mod programs;
+pub mod scenarios;
+pub mod test_key;
 
 use std::time::Duration;
 

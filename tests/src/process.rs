@@ -49,13 +49,25 @@ impl Process {
     /// When none comes within `deadline` or before the program ends; the panic shows what did come.
     #[must_use]
     pub fn line(&self, part: &str, deadline: Duration) -> String {
+        self.nth_line(part, 0, deadline)
+    }
+
+    /// As [`Process::line`], passing over the first `skipped` of such lines.
+    ///
+    /// # Panics
+    /// As [`Process::line`].
+    #[must_use]
+    pub fn nth_line(&self, part: &str, skipped: usize, deadline: Duration) -> String {
         let end = Instant::now() + deadline;
         let (mutex, changed) = &*self.lines;
-        let mut seen = 0;
+        let (mut seen, mut left_out) = (0, skipped);
         let mut guard = mutex.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            if let Some(line) = guard.0[seen..].iter().find(|line| line.contains(part)) {
-                return line.clone();
+            for line in guard.0[seen..].iter().filter(|line| line.contains(part)) {
+                if left_out == 0 {
+                    return line.clone();
+                }
+                left_out -= 1;
             }
             seen = guard.0.len();
             let ended = guard.1 == 2;

@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use qkd_driver::backing::model::ModelBacking;
 use qkd_driver::{BlockName, Card, CardEvent, Fault, TakeError};
-use qkd_sim::card::Name;
-use qkd_sim::link::{End, PairOptions, test_key_cell};
+use qkd_sim::link::{End, PairOptions};
 use qkd_sim::plan::{Fault as Planned, Kind, Plan, Where};
 use qkd_tests::model::{SharedPair, SimulatedCard};
+use qkd_tests::test_key::test_key;
 
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
@@ -109,7 +109,7 @@ fn drain(
         assert!(last.is_none_or(|last| last < name), "block {name} after {last:?}");
         *last = Some(name);
         assert!(!acknowledged.contains(&name), "block {name} came again although it was acknowledged");
-        assert_eq!(key, expected(name, length), "block {name} holds other octets than its name stands for");
+        assert_eq!(key, test_key(name, length), "block {name} holds other octets than its name stands for");
         let before = taken.insert(name, length);
         assert!(before.is_none_or(|before| before == length), "block {name} came again with another length");
         // Every third stays with the card, to come again after a reset.
@@ -119,15 +119,6 @@ fn drain(
     }
     card.health()?;
     Ok(())
-}
-
-/// The positional test key of a block.
-fn expected(name: BlockName, length: usize) -> Vec<u8> {
-    let name = Name { session: name.session, sequence: name.sequence };
-    let mut octets: Vec<u8> =
-        (0..).take(length.div_ceil(16)).flat_map(|number| test_key_cell(name, number)).collect();
-    octets.truncate(length);
-    octets
 }
 
 /// One life of both ends under a plan, `until` in microseconds.

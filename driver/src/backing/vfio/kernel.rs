@@ -119,7 +119,11 @@ pub(super) fn wire(device: &File, index: u32, eventfds: &[BorrowedFd<'_>]) -> io
 
 /// Takes interrupts of kind `index` out of use.
 pub(super) fn unwire(device: &File, index: u32) -> io::Result<()> {
-    set_irqs(device, index, NONE_TRIGGER, 0, [-1; VECTORS_MAX])
+    match set_irqs(device, index, NONE_TRIGGER, 0, [-1; VECTORS_MAX]) {
+        // What the kernel says when none are in use.
+        Err(error) if error.raw_os_error() == Some(Errno::EINVAL as i32) => Ok(()),
+        done => done,
+    }
 }
 
 fn set_irqs(

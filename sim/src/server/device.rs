@@ -7,7 +7,7 @@ use qkd_contract::pci::{MSIX_BAR, MSIX_BAR_BYTES, REGISTER_BAR, REGISTER_BAR_BYT
 use qkd_contract::registers::{self, Access, Register};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use super::config_space;
+use super::config_space::{self, Request};
 use super::dma::{READABLE, WRITABLE};
 use super::port::{Port, signal};
 use super::protocol::{
@@ -221,16 +221,17 @@ impl<'a> Device<'a> {
     fn region_read(&self, access: RegionAccess) -> Result<Answer, Errno> {
         let (offset, count) = within_region(access)?;
         let mut answer = Answer::of(&access);
-        let inner = self.port.lock();
-        if inner.is_gone() {
-            answer.body.resize(answer.body.len() + count, 0xFF);
-            return Ok(answer);
-        }
-        match access.region.get() {
-            REGISTER_BAR => answer.body.extend(self.read_registers(offset, count)),
-            MSIX_BAR => answer.body.extend_from_slice(inner.read_msix(offset, count).ok_or(Errno::EINVAL)?),
-            _ => answer.body.extend_from_slice(inner.config.read(offset, count).ok_or(Errno::EINVAL)?),
-        }
+        let mut inner = self.port.lock();
+        let region = access.region.get();
+        let answers =
+            !inner.is_gone() && (region == vfio::CONFIG_REGION || inner.config.takes(Request::Read));
+        let octets = match region {
+            _ if !answers => vec![0xFF; count],
+            REGISTER_BAR => self.read_registers(offset, count),
+            MSIX_BAR => inner.msix.read(offset, count).ok_or(Errno::EINVAL)?,
+            _ => inner.config.read(offset, count).ok_or(Errno::EINVAL)?,
+        };
+        answer.body.extend_from_slice(&octets);
         Ok(answer)
     }
 
@@ -240,13 +241,18 @@ impl<'a> Device<'a> {
         if data.len() != count {
             return Err(Errno::EINVAL);
         }
-        if self.port.lock().is_gone() {
-            return Ok(Answer::of(&access));
-        }
-        match access.region.get() {
+        let mut inner = self.port.lock();
+        let region = access.region.get();
+        let takes = !inner.is_gone() && (region == vfio::CONFIG_REGION || inner.config.takes(Request::Write));
+        match region {
+            // As on a bus: nobody takes the write and its sender never learns of it.
+            _ if !takes => {}
             REGISTER_BAR => self.write_register(offset, data),
-            MSIX_BAR => self.port.lock().write_msix(offset, data).ok_or(Errno::EINVAL)?,
-            _ => self.port.write_config(offset, data).ok_or(Errno::EINVAL)?,
+            MSIX_BAR => inner.msix.write(offset, data).ok_or(Errno::EINVAL)?,
+            _ => {
+                drop(inner);
+                self.port.write_config(offset, data).ok_or(Errno::EINVAL)?;
+            }
         }
         Ok(Answer::of(&access))
     }

@@ -9,6 +9,7 @@ mod connection;
 mod descriptors;
 mod device;
 mod dma;
+mod msix;
 mod port;
 mod protocol;
 mod shared;

@@ -6,15 +6,17 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use qkd_contract::pci::{MSIX_BAR_BYTES, MSIX_PBA_OFFSET, REGISTER_BAR_BYTES, VECTORS};
+use qkd_contract::pci::{REGISTER_BAR_BYTES, VECTORS};
 
 use super::config_space::{ConfigSpace, Effect};
 use super::dma::DmaTable;
+use super::msix::MsixTable;
 use super::shared::SharedMemory;
 use crate::card::{Bus, Card, DmaRefused};
 
-/// Longest wait for the cards' thread to do a reset. The card needs none of it; a busy machine may.
-const RESET_WITHIN: Duration = Duration::from_secs(5);
+/// Longest wait for the cards' thread to do a reset. The card needs none of it; a busy machine may. It is shorter than
+/// the 5 s that QEMU waits for an answer.
+const RESET_WITHIN: Duration = Duration::from_secs(4);
 
 /// One card's connection to its host.
 #[derive(Debug)]
@@ -35,8 +37,7 @@ pub(crate) struct PortInner {
     pub(crate) error: Option<OwnedFd>,
     /// VFIO's request interrupt: raised when the pair ends.
     pub(crate) request: Option<OwnedFd>,
-    /// The MSI-X table, plain memory: clients set their vectors by message.
-    msix: Box<[u8]>,
+    pub(crate) msix: MsixTable,
     resets_asked: u64,
     resets_done: u64,
     connected: bool,
@@ -55,7 +56,7 @@ impl Port {
                 vectors: [const { None }; VECTORS as usize],
                 error: None,
                 request: None,
-                msix: vec![0; usize::try_from(MSIX_BAR_BYTES).unwrap_or(0)].into_boxed_slice(),
+                msix: MsixTable::default(),
                 resets_asked: 0,
                 resets_done: 0,
                 connected: false,
@@ -84,16 +85,21 @@ impl Port {
             inner.vectors = [const { None }; VECTORS as usize];
             inner.error = None;
             inner.request = None;
-            inner.msix.fill(0);
+            inner.config.power_on();
         }
-        self.function_reset()
+        self.reset()
     }
 
-    /// Resets the function and waits, for at most the contract's time, until the card has done its part. DMA is
-    /// off as soon as this is called. False when the card did not answer.
+    /// Resets the function and waits, with a deadline, until the card has done its part. DMA is off as soon as this
+    /// is called. False when the card did not answer, or is gone: then nobody is there to be reset.
     pub(crate) fn function_reset(&self) -> bool {
+        self.reset() && !self.lock().gone
+    }
+
+    fn reset(&self) -> bool {
         let mut inner = self.lock();
-        inner.config.reset();
+        inner.config.function_reset();
+        inner.msix = MsixTable::default();
         inner.resets_asked += 1;
         let asked = inner.resets_asked;
         let waiting =
@@ -152,24 +158,6 @@ impl PortInner {
         signal(self.error.as_ref());
     }
 
-    /// Copies out of the MSI-X BAR; `None` when the range does not lie within it.
-    pub(crate) fn read_msix(&self, offset: usize, count: usize) -> Option<&[u8]> {
-        self.msix.get(offset..offset.checked_add(count)?)
-    }
-
-    /// Writes the MSI-X table; the pending bits and what follows them stay 0. `None` outside the BAR.
-    pub(crate) fn write_msix(&mut self, offset: usize, data: &[u8]) -> Option<()> {
-        let end = offset.checked_add(data.len())?;
-        self.msix.get(offset..end)?;
-        let table = usize::try_from(MSIX_PBA_OFFSET).ok()?;
-        for (place, &octet) in (offset..).zip(data).filter(|(place, _)| *place < table) {
-            if let Some(kept) = self.msix.get_mut(place) {
-                *kept = octet;
-            }
-        }
-        Some(())
-    }
-
     /// Raises a vector that the client asked to have raised.
     pub(crate) fn raise(&self, vector: u32) {
         signal(self.vectors.get(vector as usize).and_then(Option::as_ref));
@@ -219,7 +207,7 @@ impl Bus for PortBus<'_> {
 
     fn dma_read(&mut self, iova: u64, into: &mut [u8]) -> Result<(), DmaRefused> {
         self.mastered(iova, into.len())?;
-        self.inner.dma.read(iova, into)
+        self.inner.dma.read(iova, into).inspect_err(|_| self.inner.config.note_refused_read())
     }
 
     fn dma_write(&mut self, iova: u64, from: &[u8]) -> Result<(), DmaRefused> {

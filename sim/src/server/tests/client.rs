@@ -41,6 +41,8 @@ impl Served {
         let path = folder.path().join("card.sock");
         let mut card = retaining_card();
         let port = Arc::new(Port::new(card.identity().device_id, card.identity().serial).unwrap());
+        // As `qkd-sim pair` does it: a client never reads registers that were not set.
+        port.step(&mut card, 0);
         let stop = Arc::new(AtomicBool::new(false));
         let thread = std::thread::spawn({
             let (port, stop) = (Arc::clone(&port), Arc::clone(&stop));
@@ -65,9 +67,11 @@ impl Served {
         Client::connect(&self.path)
     }
 
+    /// A client that has agreed on a version and set Memory Space Enable.
     pub(super) fn agreed(&self) -> Client {
         let mut client = self.client();
         client.agree();
+        client.write(7, 4, &[2, 0]);
         client
     }
 

@@ -9,7 +9,9 @@ use qkd_contract::registers as reg;
 use super::client::{Client, RETAINED, Served, access, as_fds, sealable};
 
 const CONFIG: u32 = 7;
+const POWER_CONTROL: u64 = 0x44;
 const DEVICE_CONTROL: u64 = 0x68;
+const DEVICE_STATUS: u64 = 0x6A;
 
 fn region_info(client: &mut Client, index: u32, argsz: u32) -> super::client::Answered {
     let mut body = [0; 32];
@@ -93,48 +95,42 @@ fn registers_take_only_their_own_width_and_writer() {
 }
 
 #[test]
-fn configuration_space_is_the_contracts_and_keeps_what_is_fixed() {
+fn the_msix_table_has_two_masked_entries_and_nothing_else() {
     let served = Served::new();
     let mut client = served.agreed();
-    let before = client.read(CONFIG, 0, 4096);
-    assert_eq!(before[0..4], [0x44, 0x51, 0x01, 0x00]);
-    assert_eq!(before[8..12], [0x01, 0x00, 0x80, 0x10]);
-    assert_eq!(before[0x3D], 0, "no INTx");
-    // Capabilities: Power Management, MSI-X, PCI Express, in any order, and the serial number.
-    let mut found = Vec::new();
-    let mut at = usize::from(before[0x34]);
-    while at != 0 {
-        found.push(before[at]);
-        at = usize::from(before[at + 1]);
-        assert!(found.len() < 10, "the list has no end");
-    }
-    assert_eq!(found, [0x01, 0x11, 0x10]);
-    assert_eq!(before[0x100..0x104], [0x03, 0x00, 0x01, 0x00]);
-    assert_eq!(before[0x104..0x10C], 0xA1B2C3_u64.to_le_bytes());
-
-    // All ones everywhere but where a reset is triggered.
-    for offset in (0..4096).filter(|offset| *offset != DEVICE_CONTROL + 1) {
-        client.write(CONFIG, offset, &[0xFF]);
-    }
-    let after = client.read(CONFIG, 0, 4096);
-    assert_eq!(
-        after[0x10..0x20],
-        [0x04, 0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x04, 0xF0, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]
-    );
-    for place in (0..4).chain(6..12).chain(0x20..0x38).chain(0x100..4096) {
-        assert_eq!(before[place], after[place], "{place:#x}");
-    }
-    assert_eq!(after[0x44] & 0x0B, 0x0B, "D3hot, and no soft reset");
+    let masked = [[0; 12].as_slice(), &[1, 0, 0, 0]].concat();
+    assert_eq!(client.read(2, 0, 48), [masked.clone(), masked.clone(), vec![0; 16]].concat());
+    client.write(2, 0, &[0xFF; 0x1000]);
+    let written = [[0xFC].as_slice(), &[0xFF; 11], &[1, 0, 0, 0]].concat();
+    assert_eq!(client.read(2, 0, 32), written.repeat(2));
+    assert_eq!(client.read(2, 32, 0x1000 - 32), [0; 0x1000 - 32], "no entry, no pending bit");
+    client.write(2, 28, &[0; 4]);
+    assert_eq!(client.read(2, 16, 16), [&written[..12], &[0; 4]].concat(), "unmasked");
+    assert_eq!(client.call(13, &[], &[]).error, 0);
+    client.write(CONFIG, 4, &[2, 0]);
+    assert_eq!(client.read(2, 0, 32), masked.repeat(2), "after a function reset");
 }
 
 #[test]
-fn the_msix_table_is_memory_and_the_pending_bits_are_not() {
+fn registers_answer_only_with_memory_space_enable_and_in_d0() {
     let served = Served::new();
     let mut client = served.agreed();
-    client.write(2, 0, &[0xAB; 32]);
-    client.write(2, 0x7FC, &[0xCD; 8]);
-    assert_eq!(client.read(2, 0, 32), [0xAB; 32]);
-    assert_eq!(client.read(2, 0x7FC, 8), [0xCD, 0xCD, 0xCD, 0xCD, 0, 0, 0, 0]);
+    client.await_register(&reg::STATE, 2);
+    for (off, on) in [((4, [0, 0]), (4, [2, 0])), ((POWER_CONTROL, [3, 0]), (POWER_CONTROL, [0, 0]))] {
+        client.write(CONFIG, off.0, &off.1);
+        client.write(CONFIG, DEVICE_STATUS, &[0xF]);
+        assert_eq!(client.read(0, 0, 4), [0xFF; 4], "MAGIC");
+        assert_eq!(client.read(CONFIG, DEVICE_STATUS, 2), [0b1001, 0], "a read: correctable, unsupported");
+        client.write(CONFIG, DEVICE_STATUS, &[0b0001, 0]);
+        assert_eq!(client.read(CONFIG, DEVICE_STATUS, 2), [0b1000, 0], "a written 1 clears, a 0 does not");
+        client.write(CONFIG, DEVICE_STATUS, &[0b1000, 0]);
+        client.set_register(&reg::SLOT_COUNT, 64);
+        client.write(2, 12, &[0; 4]);
+        assert_eq!(client.read(CONFIG, DEVICE_STATUS, 2), [0b1010, 0], "a write: non-fatal, unsupported");
+        client.write(CONFIG, on.0, &on.1);
+        assert_eq!((client.register(&reg::MAGIC), client.register(&reg::SLOT_COUNT)), (0x3144_4B51, 0));
+        assert_eq!(client.read(2, 12, 4), [1, 0, 0, 0]);
+    }
 }
 
 #[test]
@@ -154,8 +150,12 @@ fn every_way_to_reset_the_function_clears_the_hosts_registers_and_keeps_the_keys
                 client = served.agreed();
             }
         }
+        if way < 2 {
+            assert_eq!(client.read(CONFIG, 4, 2), [0, 0], "Memory Space and Bus Master Enable are off");
+            client.write(CONFIG, 4, &[2, 0]);
+        }
         assert_eq!(client.register(&reg::SLOT_COUNT), 0, "way {way}");
-        assert_eq!(client.read(CONFIG, 4, 2), [0, 0], "bus mastering is off");
+        assert_eq!(client.read(CONFIG, 4, 2), [2, 0], "bus mastering is off");
         assert_eq!(client.register(&reg::RETAINED_BLOCKS), RETAINED);
     }
 }

@@ -78,7 +78,7 @@ pub enum VfioError {
     /// The process may not open a node.
     #[error(
         "{} may not be opened by this user ({source}); udev gives it to group qkd when every device of the IOMMU group is a \
-         QKD card: run as user qkd, and see: journalctl -t qkd-vfio-group",
+         QKD card: run as user qkd, and see why not: journalctl -t qkd-card",
         node.display()
     )]
     NotPermitted {

@@ -79,9 +79,10 @@ impl Supervision {
         }
     }
 
-    /// The card is up and the API listens.
-    pub(super) fn ready(&self) {
+    /// The card is up and the API listens. From now on the watchdog wants to be fed.
+    pub(super) fn ready(&mut self) {
         self.say(Say::Ready);
+        self.feed = self.feed.map(|(every, _)| (every, Instant::now() + every));
     }
 
     /// The daemon is on its way out.

@@ -8,6 +8,7 @@ pub mod process;
 pub mod programs;
 pub mod scenarios;
 pub mod test_key;
+pub mod witness;
 
 use std::time::Duration;
 

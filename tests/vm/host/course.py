@@ -32,16 +32,22 @@ role = "{'leader' if leads else 'follower'}"
 [card]
 {card}
 accept_test_key = true
+# Emulated processors on a machine that does other things as well.
+grace_ms = 20000
 [api]
 listen = "{api}"
 [peer]
 {peer}
+silence_deadline_ms = 30000
 kms = ["{other}"]
 [[kms]]
 uri = "{own}"
 endpoint = "http://{endpoint}"
 [transport]
 plain_text_beyond_loopback_gives_keys_away = {'true' if plain else 'false'}
+# Each page of secret memory costs an emulated processor milliseconds.
+[vault]
+bytes = 8388608
 """
 
 

@@ -10,15 +10,15 @@ tell() { printf '%s\n' "$*" >&"$host"; }
 
 # check NAME COMMAND…: reports whether the command succeeds; what it writes is the reason when it does not.
 check() {
-    local name=$1 why
+    local name=$1 why began=$SECONDS
     shift
-    log "check: $name"
-    if why=$("$@" 2> >(tee /dev/stderr)); then
+    if why=$("$@" 2>&1); then
+        log "passed after $((SECONDS - began)) s: $name"
         tell "PASS $name"
     else
-        log "FAILED: $name: $why"
-        why=${why//$'\r'/}
-        tell "FAIL $name: $(head -c 1000 <<<"${why:-$* failed}" | tr '\n\t' '  ')"
+        why=${why:-$* failed}
+        log "FAILED after $((SECONDS - began)) s: $name: $why"
+        tell "FAIL $name: $(tail -c 1000 <<<"$why" | tr '\r\n\t' '   ')"
     fi
 }
 
@@ -85,7 +85,7 @@ memory_limit() { systemctl show --property LimitMEMLOCK --value "$(unit "$card_1
 refused() {
     local code=0 wanted=$2 pattern=$3 said
     said=$(as_qkd "$1" "${limit:-$(memory_limit)}" "${@:4}") || code=$?
-    printf '%s\n' "$said" >&2
+    log "$said"
     equal "the exit code" "$wanted" "$code" || { tail -n 5 <<<"$said"; return 1; }
     contains "$said" "$pattern"
 }

@@ -7,6 +7,7 @@ qkdd=(/usr/bin/qkdd --config "$spare_configuration")
 killed() {
     local before after
     before=$(pid "$card_1")
+    [ "$before" -gt 1 ] || { echo "there is no daemon"; return 1; }
     kill -KILL "$before" || return
     another() {
         after=$(pid "$card_1")
@@ -36,9 +37,43 @@ little_memory() {
     limit=1M refused little-memory 3 'locked memory.*limit' "${qkdd[@]}"
 }
 
-# with_fault WORDS NAME CODE PATTERN
+# A card that a vendor's identifiers are configured for, and this is not.
+other_vendor() {
+    local config=$work/other/vendor.toml
+    sed '/^pci = /a pci_id = "1234:5678"' "$spare_configuration" >"$config"
+    refused vendor 3 'the device is 5144:0001, not 1234:5678' /usr/bin/qkdd --config "$config"
+}
+
+# with_fault WORDS NAME PATTERN: the card has a fault while a daemon takes it, which is refused in words.
 with_fault() {
-    ask fault 3 "end=a $1" && refused "$2" "$3" "$4" "${qkdd[@]}"
+    ask fault 3 "end=a $1" && refused "$2" 3 "$3" "${qkdd[@]}"
+}
+
+# start_spare NAME: a daemon on the spare card, of whom the file $work/NAME.log tells; sets daemon.
+start_spare() {
+    log_of_spare=$work/$1.log
+    as_qkd "$1" "$(memory_limit)" "${qkdd[@]}" >"$log_of_spare" 2>&1 &
+    daemon=$!
+    within 60 grep -q '^ready ' "$log_of_spare" || { cat "$log_of_spare"; return 1; }
+}
+
+# ends_as_gone SECONDS: the daemon ends by itself within that time and tells that its card is gone.
+ends_as_gone() {
+    local code=0
+    has_ended() { ! kill -0 "$daemon" 2>/dev/null; }
+    within "$1" has_ended || { cat "$log_of_spare"; return 1; }
+    wait "$daemon" || code=$?
+    log "$(cat "$log_of_spare")"
+    equal "the exit code" 4 "$code" && contains "$(cat "$log_of_spare")" 'the card is gone; every key of it is wiped'
+}
+
+gone() { start_spare gone && ask fault 3 end=a kind=gone for=10s && ends_as_gone 30; }
+
+# After what happened to it, the card is as good as before.
+serves_again() {
+    within 60 start_spare again || return
+    systemctl stop qkd-vm-again.service
+    wait "$daemon" || { tail -n 5 "$log_of_spare"; return 1; }
 }
 
 check "a daemon that was killed is started again" killed
@@ -47,3 +82,9 @@ check "keys go on after the daemon was killed" keys
 check "a second daemon on a card is refused" in_use
 check "a card in a shared group is refused" shared_group
 check "too small a limit on locked memory is told with what is needed" little_memory
+check "a card with other identifiers than configured is refused" other_vendor
+check "a card that shows another device identifier is refused" with_fault "kind=device-id for=20s" device-id 'the device is 5144:[0-9a-f]+, not 5144:0001'
+check "a contract version too new is refused" with_fault "kind=version for=20s" version 'version'
+check "a failing self-test is told" with_fault "kind=self-test count=1" self-test 'self-test'
+check "a card that is gone ends its daemon" gone
+check "a card that came back serves again" serves_again

@@ -1,5 +1,6 @@
 """The two things that are built from Debian packages: a QEMU, and the guest's disk, kernel and initramfs."""
 
+import inspect
 import os
 import pathlib
 
@@ -12,7 +13,7 @@ BACKPORTS = apt.SUITES[1]
 QEMU = [f"{name}/{BACKPORTS}" for name in ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios")]
 QEMU += ["libc6"]
 KERNEL = "linux-image-cloud-amd64"
-GUEST = ["systemd", "systemd-sysv", "udev", "kmod", "procps", "pciutils", "busybox-static"]
+GUEST = ["systemd", "systemd-sysv", "udev", "kmod", "procps", "pciutils", "dbus", "busybox-static"]
 
 
 def build(cache):
@@ -21,9 +22,9 @@ def build(cache):
     source = apt.Apt(cache / "apt")
     source.prepare()
     kernel = next(name for name in source.depends(KERNEL) if name.startswith("linux-image-"))
-    qemu_key = apt.key(HERE / "images.py", "\n".join(source.versions(*QEMU)))
+    qemu_key = apt.key(inspect.getsource(build_qemu), "\n".join(source.versions(*QEMU)))
     guest_key = apt.key(
-        HERE / "images.py", IMAGE, "\n".join(source.versions(*GUEST)), "\n".join(source.versions(kernel))
+        inspect.getsource(build_guest), IMAGE, "\n".join(source.versions(*GUEST)), "\n".join(source.versions(kernel))
     )
     qemu = apt.cached(cache, "qemu", qemu_key, lambda out: build_qemu(source, out))
     guest = apt.cached(cache, "guest", guest_key, lambda out: build_guest(source, kernel, out))

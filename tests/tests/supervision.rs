@@ -135,6 +135,19 @@ fn it_lives_while_it_waits_for_first_light_and_stops_at_once() {
 }
 
 #[test]
+fn it_stops_at_once_while_it_waits_for_the_card() {
+    let cards = Cards::start(&[]);
+    // The socket takes the connection, and nobody answers: the daemon would wait long and then end with another code.
+    cards.process.signal(Signal::SIGSTOP);
+    let (mut process, manager) = start(&cards, true);
+    manager.until("STATUS=Reaching the card");
+    let _ = process.line("memory for keys", DEADLINE);
+    stop(&mut process);
+    assert_eq!(manager.rest(), ["STOPPING=1"]);
+    cards.process.signal(Signal::SIGCONT);
+}
+
+#[test]
 fn the_watchdog_is_not_fed_while_the_cards_thread_hangs() {
     let cards = Cards::start(&["--weather", "calm"]);
     let (mut process, manager) = start(&cards, true);

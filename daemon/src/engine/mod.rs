@@ -3,6 +3,7 @@
 //! Every turn takes in what has happened, lets the [`Core`] decide, makes its writes durable in one commit, and then
 //! carries out its actions. Nothing but this task changes the state of the key agreement.
 
+mod aside;
 mod card;
 mod clock;
 mod exit;

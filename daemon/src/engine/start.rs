@@ -10,6 +10,7 @@ use qkd_driver::backing::vfio_user::VfioUser;
 use qkd_driver::{Card, CardOptions};
 use tokio::sync::mpsc;
 
+use super::aside::aside;
 use super::card::CardPort;
 use super::exit::Failure;
 use super::keys::Keys;
@@ -52,14 +53,15 @@ pub async fn run(
 ) -> Result<(), Failure> {
     match config.card.backing.clone() {
         CardBacking::VfioUser(socket) => {
-            let connect = || {
+            let connect = move || {
                 VfioUser::connect(&socket, CARD_ANSWER).map_err(|source| Failure::Socket { socket, source })
             };
             run_on(config, connect, stop, ready).await
         }
         CardBacking::Vfio(address) => {
             let expected = config.card.pci_id;
-            let take = || Vfio::open(address, expected).map_err(|source| Failure::Slot { address, source });
+            let take =
+                move || Vfio::open(address, expected).map_err(|source| Failure::Slot { address, source });
             run_on(config, take, stop, ready).await
         }
     }
@@ -68,7 +70,7 @@ pub async fn run(
 /// As [`run`], on the card behind the backing that `reach` gives.
 async fn run_on<B: Backing + Send + 'static>(
     config: Config,
-    reach: impl FnOnce() -> Result<B, Failure>,
+    reach: impl FnOnce() -> Result<B, Failure> + Send + 'static,
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(Addresses),
 ) -> Result<(), Failure> {
@@ -83,10 +85,24 @@ async fn run_on<B: Backing + Send + 'static>(
     } else {
         Locking::Required
     };
-    let vault = Vault::new(config.vault.bytes, locking)?;
-    log::info!("memory for keys: {} bytes, {}", vault.size(), vault.kind());
-
-    let mut card = open_card(reach()?, &config)?;
+    tokio::pin!(stop);
+    // Both may take long: secret memory is made page by page, and a card has its times.
+    let preparing = {
+        let config = config.clone();
+        aside("prepare", move || {
+            let vault = Vault::new(config.vault.bytes, locking)?;
+            log::info!("memory for keys: {} bytes, {}", vault.size(), vault.kind());
+            Ok((vault, open_card(reach()?, &config)?))
+        })
+    };
+    let (vault, mut card) = tokio::select! {
+        prepared = preparing => prepared?,
+        () = stop.as_mut() => {
+            supervision.stopping();
+            log::info!("stopped before the card was up");
+            return Ok(());
+        }
+    };
     let mut ledger = MemoryLedger::new();
     let durable = ledger.load()?;
 
@@ -99,7 +115,6 @@ async fn run_on<B: Backing + Send + 'static>(
     ready(Addresses { api: api_address, peer: link.local_address() });
     supervision.ready();
 
-    tokio::pin!(stop);
     let end = async {
         let light = first_light::peer_serial(&mut card, &mut calls, &mut supervision, stop.as_mut()).await?;
         let Some(peer_serial) = light else {

@@ -4,7 +4,7 @@
 //! that does the daemon's work, and only when the card's thread and every thread of the API have turned since it was
 //! fed last. Not proven by that: the thread that accepts the API's connections.
 
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
 use std::time::Duration;
 
 use qkd_driver::LinkState;
@@ -18,6 +18,8 @@ use crate::pulse::{Looks, Pulse, Pulses};
 const FEEDS: u32 = 4;
 /// Messages that may wait for the service manager. It reads at once unless it is in trouble itself.
 const WAITING: usize = 16;
+/// Longest wait at the end until the last message is sent.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A message for the service manager.
 #[derive(Debug)]
@@ -35,12 +37,19 @@ pub(super) struct Supervision {
     /// Threads that serve the API.
     pub(super) api: Pulses,
     looks: Looks,
-    manager: Option<SyncSender<Say>>,
+    manager: Option<Teller>,
     /// Between two feeds, and when the next is due.
     feed: Option<(Duration, Instant)>,
     /// The part for whose sake the watchdog was not fed last time.
     hangs: Option<&'static str>,
     standing: Option<Standing>,
+}
+
+/// The thread that sends.
+struct Teller {
+    queue: SyncSender<Say>,
+    /// Broken once everything has been sent.
+    ended: Receiver<()>,
 }
 
 /// What a status line tells of.
@@ -66,7 +75,7 @@ impl Supervision {
         Ok(Self::new(manager, time, Instant::now()))
     }
 
-    fn new(manager: Option<SyncSender<Say>>, time: Option<Duration>, now: Instant) -> Self {
+    fn new(manager: Option<Teller>, time: Option<Duration>, now: Instant) -> Self {
         let feed = time.map(|time| time / FEEDS).filter(|every| !every.is_zero());
         Self {
             card: Pulse::default(),
@@ -150,8 +159,18 @@ impl Supervision {
 
     fn say(&self, what: Say) {
         let Some(manager) = &self.manager else { return };
-        if let Err(TrySendError::Full(lost)) = manager.try_send(what) {
+        if let Err(TrySendError::Full(lost)) = manager.queue.try_send(what) {
             log::warn!("the service manager does not read what it is told: {lost:?} is dropped");
+        }
+    }
+}
+
+impl Drop for Supervision {
+    fn drop(&mut self) {
+        if let Some(Teller { queue, ended }) = self.manager.take() {
+            drop(queue);
+            // It only ever breaks, or is given up.
+            let _ = ended.recv_timeout(LAST_WORDS);
         }
     }
 }
@@ -181,9 +200,11 @@ impl std::fmt::Display for Standing {
 }
 
 /// A thread of its own sends: a service manager that does not read must not hold up keys.
-fn start_teller() -> std::io::Result<SyncSender<Say>> {
-    let (tell, told) = sync_channel(WAITING);
+fn start_teller() -> std::io::Result<Teller> {
+    let (queue, told) = sync_channel(WAITING);
+    let (until_the_end, ended) = channel::<()>();
     std::thread::Builder::new().name("notify".into()).spawn(move || {
+        let _until_the_end = until_the_end;
         let mut failed = false;
         for what in told {
             let sent = match &what {
@@ -198,5 +219,5 @@ fn start_teller() -> std::io::Result<SyncSender<Say>> {
             failed = sent.is_err();
         }
     })?;
-    Ok(tell)
+    Ok(Teller { queue, ended })
 }

@@ -1,0 +1,64 @@
+#!/bin/bash
+# Runs inside the service's own sandbox and reports what it could do. usage: probe.sh OWN_NODE ANOTHERS_NODE
+own=$1 another=$2
+
+works() { # NAME COMMAND…
+    local name=$1 why
+    shift
+    if why=$("$@" 2>&1); then echo "PASS $name"; else echo "FAIL $name: $(tail -n 1 <<<"$why")"; fi
+}
+
+# refused NAME PATTERN COMMAND…: the command fails, and for that reason.
+refused() {
+    local name=$1 pattern=$2 why
+    shift 2
+    if why=$("$@" 2>&1); then
+        echo "FAIL $name: it worked"
+    elif grep -qiE -e "$pattern" <<<"$why"; then
+        echo "PASS $name"
+    else
+        echo "FAIL $name: it failed, but with: $(tail -n 1 <<<"$why")"
+    fi
+}
+
+open() { exec 9<>"$1"; }
+# call NUMBER ARGUMENTS: a system call of x86-64, which has to succeed.
+call() { perl -e 'my $got = syscall(shift, map { /^-?\d+$/ ? $_ + 0 : $_ } @ARGV); die "$!\n" if $got == -1' "$@"; }
+socket() { perl -e 'socket(my $s, $ARGV[0], $ARGV[1], 0) or die "$!\n"' "$@"; }
+
+own_folders() { touch "$STATE_DIRECTORY/probe" "$RUNTIME_DIRECTORY/probe" /tmp/probe && rm "$STATE_DIRECTORY/probe"; }
+copy_and_execute() { cp /usr/bin/true /tmp/true && chmod 700 /tmp/true && /tmp/true; }
+setuid() { touch /tmp/setuid && chmod u+s /tmp/setuid; }
+others() {
+    local found
+    found=$(find /proc -maxdepth 1 -regex '/proc/[0-9]+' ! -user qkd -print -quit)
+    [ -z "$found" ] && [ ! -e /proc/1 ] || { echo "it sees ${found:-/proc/1}"; return 1; }
+}
+rest_of_proc() {
+    local name
+    for name in sys kallsyms meminfo modules cmdline; do
+        [ ! -e "/proc/$name" ] || { echo "it sees /proc/$name"; return 1; }
+    done
+}
+boot_name() { grep -qE '^[0-9a-f]{32}$' <<<"${QKDD_BOOT_ID:-}" || { echo "QKDD_BOOT_ID is '${QKDD_BOOT_ID:-}'"; return 1; }; }
+no_core() { [ "$(ulimit -c)$(ulimit -Hc)" = 00 ] || { ulimit -c; return 1; }; }
+
+works "probe: it opens its own card's node" open "$own"
+refused "probe: it cannot open another card's node" 'not permitted' open "$another"
+works "probe: it writes its own folders" own_folders
+refused "probe: it writes nowhere else" 'read-only file system' touch /run/qkd-vm/writable/probe
+refused "probe: it executes nothing that it has written" 'permission denied' copy_and_execute
+refused "probe: it makes nothing set-user-id" 'not permitted' setuid
+works "probe: it sees no process of another user" others
+works "probe: it sees nothing of /proc but processes" rest_of_proc
+works "probe: it is told the name of this boot" boot_name
+works "probe: it dumps no core" no_core
+works "probe: it has memory for keys that the kernel cannot read" call 447 0
+refused "probe: it has no memory that is writable and executable" 'not permitted' call 9 0 4096 7 34 -1 0
+refused "probe: it makes no namespace" 'not permitted' call 272 268435456
+refused "probe: it asks for no real-time scheduling" 'not permitted' chrt --fifo 1 true
+refused "probe: it traces no process" 'not permitted' call 101 0 0 0 0
+refused "probe: it keeps no keys in the kernel's key rings" 'not permitted' call 250 0 -3 1
+works "probe: it has sockets of the internet" socket 2 1
+refused "probe: it has no raw sockets of a network card" 'not supported' socket 17 3
+refused "probe: it has no netlink sockets" 'not supported' socket 16 3

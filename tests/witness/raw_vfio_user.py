@@ -201,9 +201,11 @@ def run(path):
         host.ready()
         assert host.client.refused(3, struct.pack("<IIQQ", 24, 0, AREA, 0x1000)) == errno.EINVAL, "cuts a mapping"
         host.client.unmap(AREA, AREA_SIZE)
+        nothing = host.client.call(3, struct.pack("<IIQQ", 24, 0, AREA, AREA_SIZE))[0]
+        assert struct.unpack("<IIQQ", nothing) == (24, 0, AREA, 0), "0 octets were unmapped"
         refuses_dma(host)
         host.ready()
-        host.client.unmap(0, 0, flags=2)
+        host.client.call(3, struct.pack("<IIQQ", 24, 2, 0, 0))
         refuses_dma(host)
 
     @with_host

@@ -122,14 +122,14 @@ impl<'a> Device<'a> {
             return Err(Errno::EINVAL);
         }
         let mut inner = self.port.lock();
-        if flags & vfio::UNMAP_ALL == 0 {
-            inner.dma.unmap(unmap.address.get(), unmap.size.get())?;
+        let size = if flags & vfio::UNMAP_ALL == 0 {
+            inner.dma.unmap(unmap.address.get(), unmap.size.get())?
         } else if unmap.address.get() == 0 && unmap.size.get() == 0 {
-            inner.dma.clear();
+            inner.dma.clear()
         } else {
             return Err(Errno::EINVAL);
-        }
-        Ok(Answer::of(&unmap))
+        };
+        Ok(Answer::of(&DmaUnmap { size: size.into(), ..unmap }))
     }
 
     fn region_info(&self, asked: RegionInfo) -> Result<Answer, Errno> {

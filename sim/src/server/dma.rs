@@ -11,9 +11,9 @@ use super::shared::SharedMemory;
 use crate::card::DmaRefused;
 
 /// Mappings that a client may have; what vfio-user clients assume when a server names no number.
-const MAPPINGS_MAX: usize = 65_535;
-/// Granularity of mappings.
-const PAGE: u64 = 4096;
+pub(crate) const MAPPINGS_MAX: usize = 65_535;
+/// Granularity of mappings, and the only page size that clients are told of.
+pub(crate) const PAGE: u64 = 4096;
 
 /// The card may read from the mapping.
 pub(crate) const READABLE: u32 = 1 << 0;
@@ -104,11 +104,15 @@ impl DmaTable {
         Ok(memory)
     }
 
-    /// Takes back all mappings within `bytes` at `iova`.
+    /// Takes back all mappings within `bytes` at `iova`, and tells how many octets that were. Where nothing is mapped it
+    /// is 0 and no error, as with the kernel's VFIO: a virtual machine unmaps whatever its emulated IOMMU invalidates.
     ///
     /// # Errors
-    /// `EINVAL` when the range wraps or would cut a mapping in two, `ENOENT` when nothing lies in it.
-    pub(crate) fn unmap(&mut self, iova: u64, bytes: u64) -> Result<(), Errno> {
+    /// `EINVAL` when the range is empty, wraps or would cut a mapping in two; nothing is taken back then.
+    pub(crate) fn unmap(&mut self, iova: u64, bytes: u64) -> Result<u64, Errno> {
+        if bytes == 0 {
+            return Err(Errno::EINVAL);
+        }
         let end = iova.checked_add(bytes).ok_or(Errno::EINVAL)?;
         let overlapping = |(start, mapping): (&u64, &Mapping)| (*start, start + mapping.bytes);
         let ends_inside = self.mappings.range(..end).next_back().map(overlapping);
@@ -119,19 +123,13 @@ impl DmaTable {
             return Err(Errno::EINVAL);
         }
         let inside: Vec<u64> = self.mappings.range(iova..end).map(|(&start, _)| start).collect();
-        if inside.is_empty() {
-            return Err(Errno::ENOENT);
-        }
-        for start in inside {
-            self.mappings.remove(&start);
-        }
-        Ok(())
+        Ok(inside.iter().filter_map(|start| self.mappings.remove(start)).map(|mapping| mapping.bytes).sum())
     }
 
-    /// Takes back everything.
-    pub(crate) fn clear(&mut self) {
-        self.mappings.clear();
+    /// Takes back everything, and tells how many octets that were.
+    pub(crate) fn clear(&mut self) -> u64 {
         self.files.clear();
+        std::mem::take(&mut self.mappings).values().map(|mapping| mapping.bytes).sum()
     }
 
     /// The pieces of memory behind a range, in order; refused unless all of it is mapped with the permission.

@@ -103,6 +103,8 @@ pub(crate) fn capabilities() -> Vec<u8> {
         "capabilities": {
             "max_msg_fds": super::descriptors::DESCRIPTORS_MAX,
             "max_data_xfer_size": DATA_MAX,
+            "max_dma_maps": super::dma::MAPPINGS_MAX,
+            "pgsizes": super::dma::PAGE,
         }
     });
     let mut octets = json.to_string().into_bytes();

@@ -37,9 +37,15 @@ pub(super) const RETAINED: u64 = 3;
 
 impl Served {
     pub(super) fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// With a card that was prepared before its first step.
+    pub(super) fn with(prepare: impl FnOnce(&mut Card)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("card.sock");
         let mut card = retaining_card();
+        prepare(&mut card);
         let port = Arc::new(Port::new(card.identity().device_id, card.identity().serial).unwrap());
         // As `qkd-sim pair` does it: a client never reads registers that were not set.
         port.step(&mut card, 0);
@@ -240,14 +246,20 @@ impl Client {
         Errno::from_raw(i32::try_from(self.call(2, &body, &pass).error).unwrap())
     }
 
-    pub(super) fn unmap(&mut self, flags: u32, iova: u64, bytes: u64) -> Errno {
+    /// The octets that were unmapped.
+    pub(super) fn unmap(&mut self, flags: u32, iova: u64, bytes: u64) -> Result<u64, Errno> {
         let mut body = Vec::new();
         body.extend_from_slice(&24_u32.to_le_bytes());
         body.extend_from_slice(&flags.to_le_bytes());
         for value in [iova, bytes] {
             body.extend_from_slice(&value.to_le_bytes());
         }
-        Errno::from_raw(i32::try_from(self.call(3, &body, &[]).error).unwrap())
+        let answered = self.call(3, &body, &[]);
+        if answered.error != 0 {
+            return Err(Errno::from_raw(i32::try_from(answered.error).unwrap()));
+        }
+        assert_eq!(answered.body[..16], body[..16]);
+        Ok(u64::from_le_bytes(answered.body[16..].try_into().unwrap()))
     }
 
     pub(super) fn set_irqs(&mut self, words: [u32; 4], data: &[u8], pass: &[BorrowedFd<'_>]) -> Errno {
@@ -267,7 +279,11 @@ pub(super) fn access(region: u32, offset: u64, count: u32) -> Vec<u8> {
 
 /// Memory that a client may pass, of that many bytes.
 pub(super) fn memory(bytes: u64, flags: MFdFlags) -> File {
-    let file = File::from(memfd_create("client", flags | MFdFlags::MFD_CLOEXEC).unwrap());
+    named_memory("client", bytes, flags)
+}
+
+pub(super) fn named_memory(name: &str, bytes: u64, flags: MFdFlags) -> File {
+    let file = File::from(memfd_create(name, flags | MFdFlags::MFD_CLOEXEC).unwrap());
     file.set_len(bytes).unwrap();
     file
 }

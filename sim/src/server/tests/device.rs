@@ -6,6 +6,8 @@ use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use qkd_contract::registers as reg;
 
+use crate::card::Trouble;
+
 use super::client::{Client, RETAINED, Served, access, as_fds, sealable};
 
 const CONFIG: u32 = 7;
@@ -209,6 +211,30 @@ fn vectors_one_at_a_time_and_the_other_interrupts_work_too() {
         assert_eq!(client.set_irqs([NONE_TRIGGER, index, start, 1], &[], &[]), Errno::UnknownErrno);
         assert_eq!(signalled(&one), 1);
     }
+}
+
+#[test]
+fn a_vector_follows_the_eventfd_it_was_given_last() {
+    // As a virtual machine masks and unmasks: it points a vector at another eventfd and back.
+    let served = Served::new();
+    let mut client = served.agreed();
+    let (guest, machine) = (event(), event());
+    for (given, other) in [(&guest, &machine), (&machine, &guest), (&guest, &machine)] {
+        assert_eq!(client.set_irqs([EVENTFD_TRIGGER, 2, 1, 1], &[], &[given.as_fd()]), Errno::UnknownErrno);
+        assert_eq!(client.set_irqs([NONE_TRIGGER, 2, 1, 1], &[], &[]), Errno::UnknownErrno);
+        assert_eq!((signalled(given), signalled(other)), (1, 0));
+    }
+}
+
+#[test]
+fn a_card_that_is_gone_is_not_reset_and_says_so() {
+    let served = Served::with(|card| card.trouble(Trouble::Gone(u64::MAX), 0));
+    let mut client = served.client();
+    client.agree();
+    assert_eq!(client.refused(13, &[], &[]), Errno::EIO);
+    assert_eq!(client.read(CONFIG, 0, 64), [0xFF; 64]);
+    client.write(CONFIG, 4, &[6, 0]);
+    assert_eq!((client.read(0, 0, 4), client.read(2, 0, 4)), (vec![0xFF; 4], vec![0xFF; 4]));
 }
 
 #[test]

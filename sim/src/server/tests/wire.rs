@@ -49,7 +49,15 @@ fn the_answer_to_a_version_names_no_newer_one() {
         let mut client = served.client();
         let answered = client.call(1, &[0, 0, minor, 0], &[]);
         assert_eq!(&answered.body[..4], [0, 0, expected, 0]);
-        assert_eq!(answered.body.last(), Some(&0), "the text ends with NUL");
+        let (end, text) = answered.body[4..].split_last().unwrap();
+        assert_eq!(*end, 0, "the text ends with NUL");
+        // QEMU takes no longer answer than its own message was, and no more mappings than this.
+        assert!(text.len() < 150, "{} octets", text.len());
+        let told: serde_json::Value = serde_json::from_slice(text).unwrap();
+        let expected = serde_json::json!({
+            "max_msg_fds": 8, "max_data_xfer_size": 65536, "max_dma_maps": 65535, "pgsizes": 4096
+        });
+        assert_eq!(told["capabilities"], expected);
     }
 }
 

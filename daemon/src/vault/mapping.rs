@@ -3,11 +3,15 @@
 #![allow(unsafe_code, reason = "memory of this kind comes from system calls only")]
 
 use std::fmt;
+use std::fs::File;
+use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
@@ -98,11 +102,22 @@ impl Mapping {
             // SAFETY: no address is asked for, so that no other mapping is replaced.
             unsafe { mmap(None, length, read_write(), MapFlags::MAP_SHARED, &file, 0) }
         };
-        let base: NonNull<u8> = map().or_else(|_| raise_limit().and_then(|()| map())).ok()?.cast();
-        // The kernel gives such pages at the first touch. Memory that is not there should be missed at the start.
-        // SAFETY: the range is exactly the new mapping, writable, and nothing refers to it yet.
-        unsafe { base.write_bytes(0, length.get()) };
-        Some(Self { base, length, kind: MemoryKind::Secret })
+        let base = map().or_else(|_| raise_limit().and_then(|()| map())).ok()?.cast();
+        let mapping = Self { base, length, kind: MemoryKind::Secret };
+        mapping.populate().ok()?;
+        Some(mapping)
+    }
+
+    /// Has every page given now: memory that is not there should be missed at the start. The kernel gives pages of this kind
+    /// at the first touch, and some kernels only then hold them against the limit on locked memory, by a signal that ends
+    /// the process. Where the kernel itself is what touches them, it answers with an error.
+    fn populate(&self) -> io::Result<()> {
+        let zeros = File::from(memfd_create("qkdd-zeros", MFdFlags::MFD_CLOEXEC)?);
+        zeros.set_len(u64::try_from(self.length()).map_err(io::Error::other)?)?;
+        // SAFETY: the range is exactly this mapping, which is new: zeroed, writable, and nothing refers to it yet. The
+        // slice goes to the kernel only.
+        let pages = unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.length()) };
+        zeros.read_exact_at(pages, 0)
     }
 
     fn anonymous(length: NonZeroUsize) -> Result<Self, VaultError> {

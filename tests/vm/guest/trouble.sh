@@ -33,8 +33,10 @@ shared_group() {
     refused shared 3 'IOMMU group [0-9]+ .*also holds .*0000:05:00.1' /usr/bin/qkdd --config "$config"
 }
 
-little_memory() {
-    limit=1M refused little-memory 3 'locked memory.*limit' "${qkdd[@]}"
+# Too little for the keys, and enough for those but not for the card's rings as well.
+little_memory_for_keys() { limit=1M refused keys-memory 7 'cannot be locked.*limit on locked memory: 1048576' "${qkdd[@]}"; }
+little_memory_for_rings() {
+    limit=9M refused rings-memory 3 'bytes of locked memory are needed .* limit is 9437184: raise it to [0-9]+' "${qkdd[@]}"
 }
 
 # A card that a vendor's identifiers are configured for, and this is not.
@@ -47,6 +49,13 @@ other_vendor() {
 # with_fault WORDS NAME PATTERN: the card has a fault while a daemon takes it, which is refused in words.
 with_fault() {
     ask fault 3 "end=a $1" && refused "$2" 3 "$3" "${qkdd[@]}"
+}
+
+# another_identity KIND PATTERN: the same, for a card that claims to be another until it is told to be itself again.
+another_identity() {
+    local result=0
+    with_fault "kind=$1" "$1" "$2" || result=1
+    ask fault 3 end=a kind=own-identity && return "$result"
 }
 
 # start_spare NAME: a daemon on the spare card, of whom the file $work/NAME.log tells; sets daemon.
@@ -81,10 +90,11 @@ check "what its card still held is burnt and said to be" burnt
 check "keys go on after the daemon was killed" keys
 check "a second daemon on a card is refused" in_use
 check "a card in a shared group is refused" shared_group
-check "too small a limit on locked memory is told with what is needed" little_memory
+check "too small a limit on locked memory for keys is told" little_memory_for_keys
+check "too small a limit on locked memory for the card is told with what is needed" little_memory_for_rings
 check "a card with other identifiers than configured is refused" other_vendor
-check "a card that shows another device identifier is refused" with_fault "kind=device-id for=20s" device-id 'the device is 5144:[0-9a-f]+, not 5144:0001'
-check "a contract version too new is refused" with_fault "kind=version for=20s" version 'version'
+check "a card that shows another device identifier is refused" another_identity device-id 'the device is 5144:[0-9a-f]+, not 5144:0001'
+check "a contract version too new is refused" another_identity version 'version 2\.'
 check "a failing self-test is told" with_fault "kind=self-test count=1" self-test 'self-test'
 check "a card that is gone ends its daemon" gone
 check "a card that came back serves again" serves_again

@@ -12,6 +12,7 @@ mod waiting;
 mod tests;
 
 use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use qkd_contract::limits::TORN_MS;
@@ -23,7 +24,7 @@ pub use open::{CardOptions, OpenError};
 pub use shutdown::CloseError;
 pub use waiting::{Health, Woken};
 
-use crate::backing::Backing;
+use crate::backing::{Backing, Signals};
 use crate::counters::Counters;
 use crate::dma::DmaMemory;
 use crate::fault::Fault;
@@ -99,6 +100,8 @@ pub struct Card<B: Backing> {
     last_activity: Duration,
     /// When the latest recoveries were, oldest first.
     recoveries: VecDeque<Duration>,
+    /// The platform has asked for the card to be given back, whoever was waiting for something else then.
+    removal_requested: bool,
     counters: Counters,
 }
 
@@ -126,6 +129,19 @@ impl<B: Backing> Card<B> {
     /// Whether the card is delivering.
     pub fn is_running(&self) -> bool {
         self.life == Life::Running
+    }
+
+    /// Whether the platform has asked for the card to be given back: close it. [`Card::health`] looks, and so does
+    /// everything that waits.
+    pub const fn removal_requested(&self) -> bool {
+        self.removal_requested
+    }
+
+    /// Waits for the backing's signals. A request to give the card back is remembered.
+    fn await_signals(&mut self, timeout: Duration, waker: Option<BorrowedFd<'_>>) -> Result<Signals, Fault> {
+        let signals = self.backing.wait(timeout, waker)?;
+        self.removal_requested |= signals.removal_requested;
+        if signals.gone { Err(Fault::Gone) } else { Ok(signals) }
     }
 
     /// State of the QKD link, read from its register.

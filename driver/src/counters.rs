@@ -23,8 +23,12 @@ pub struct Counters {
     pub acknowledgements_deferred: u64,
     /// Times the driver blocked for an interrupt.
     pub sleeps: u64,
+    /// Times an event vector ended such a wait.
+    pub interrupts: u64,
     /// Times an event was found by polling, without an interrupt.
     pub polls_hit: u64,
+    /// Function resets asked for.
+    pub resets_tried: u64,
     /// Function resets that succeeded.
     pub resets: u64,
     /// Recoveries after a fault that succeeded.

@@ -58,6 +58,8 @@ fn every_error() -> Vec<VfioError> {
         VfioError::InUse { node: node() },
         VfioError::NoNode { node: node(), source: source() },
         VfioError::MemoryLock { length: 1, needed: 3, limit: 2 },
+        VfioError::PinnedMemory { length: 1, limit: 2 },
+        VfioError::NotConfined { address },
         VfioError::NoAddresses { length: 1, offered: "nothing".into() },
         VfioError::ResetRefused { address, source: source() },
     ]

@@ -107,7 +107,7 @@ impl<B: Backing> Card<B> {
     }
 
     fn drain_signals(&mut self) -> Result<(), Fault> {
-        self.backing.wait(Duration::ZERO, None)?;
+        self.await_signals(Duration::ZERO, None)?;
         Ok(())
     }
 
@@ -116,10 +116,7 @@ impl<B: Backing> Card<B> {
         let deadline = self.backing.now().saturating_add(Duration::from_millis(ms));
         loop {
             let left = deadline.saturating_sub(self.backing.now());
-            let signals = self.backing.wait(left, None)?;
-            if signals.gone {
-                return Err(Fault::Gone);
-            }
+            let signals = self.await_signals(left, None)?;
             if arrived(signals) {
                 return Ok(());
             }
@@ -278,6 +275,7 @@ impl<B: Backing> Card<B> {
 
     fn try_recover(&mut self) -> Result<(), Fault> {
         self.pending = None;
+        self.counters.resets_tried += 1;
         self.backing.reset_function()?;
         self.backing.set_bus_mastering(false)?;
         self.counters.resets += 1;

@@ -16,6 +16,8 @@ use crate::identity::{Identity, IdentityError};
 use crate::mmio::Registers;
 use crate::ring::{Progress, RingLayout};
 
+/// What configuration space reads as where nobody answers.
+const ALL_ONES: PciIdentity = PciIdentity { vendor: u16::MAX, device: u16::MAX };
 /// Time between two looks at a state that is to come.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 
@@ -161,6 +163,9 @@ impl<B: Backing> Card<B> {
     pub fn open(mut backing: B, options: CardOptions) -> Result<Self, OpenError> {
         options.check()?;
         let found = backing.pci_identity()?;
+        if found == ALL_ONES {
+            return Err(IdentityError::Gone.into());
+        }
         if found != options.pci {
             return Err(OpenError::OtherDevice { expected: options.pci, found });
         }
@@ -208,10 +213,12 @@ impl<B: Backing> Card<B> {
             newest: None,
             last_activity: now,
             recoveries: VecDeque::new(),
+            removal_requested: false,
             counters: Counters::default(),
         };
         // From here on, dropping the card on an error cleans up.
         card.counters.resets = 1;
+        card.counters.resets_tried = 1;
         card.set_up(state).map_err(|fault| card.fail(fault))?;
         Ok(card)
     }

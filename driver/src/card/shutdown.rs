@@ -90,6 +90,7 @@ impl<B: Backing> Card<B> {
         if let Err(Fault::Gone) = stopped {
             return false;
         }
+        self.counters.resets_tried += 1;
         let reset = self.backing.reset_function().and_then(|()| self.backing.set_bus_mastering(false));
         if let Err(error) = &reset {
             log::warn!("{}: {error}", self.backing.location());

@@ -79,14 +79,12 @@ impl<B: Backing> Card<B> {
                 }
             }
             self.counters.sleeps += 1;
-            let signals = self.backing.wait(deadline.saturating_sub(now), waker)?;
-            if signals.gone {
-                return Err(Fault::Gone);
-            }
+            let signals = self.await_signals(deadline.saturating_sub(now), waker)?;
+            self.counters.interrupts += u64::from(signals.event);
             if signals.control {
                 self.expect_state(State::Running)?;
             }
-            if signals.removal_requested {
+            if self.removal_requested {
                 return Ok(Woken::RemovalRequested);
             }
             if !full && self.something_due() {
@@ -129,6 +127,9 @@ impl<B: Backing> Card<B> {
         if self.backing.registers().get32(reg::MAGIC) == u32::MAX {
             return Err(Fault::Gone);
         }
+        // Nobody may be waiting for the card for a long time; the platform's signals must be heard all the same. What the
+        // card itself signals is no news: whoever waits next looks before.
+        self.await_signals(Duration::ZERO, None)?;
         let state = match self.life {
             Life::Running => State::Running,
             Life::Stopped => State::Stopped,

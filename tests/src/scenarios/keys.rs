@@ -1,11 +1,12 @@
 //! Key as it arrives.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qkd_driver::backing::Backing;
 use qkd_driver::{Card, CardOptions};
 
 use super::{Outcome, Stage, blocks, close, ensure, next_block, options, told};
+use crate::DEADLINE;
 
 /// Blocks that are taken where some are needed.
 const SOME: usize = 5;
@@ -15,12 +16,12 @@ pub(super) fn keys_come_whole_in_order_and_by_interrupt<B: Backing>(stage: &mut 
     let mut card = Card::open(stage.take()?, options).map_err(|error| error.to_string())?;
     card.start().map_err(told)?;
     let taken = blocks(&mut card, 3 * SOME)?;
-    // So many blocks are not all retained: some were waited for, and the vector ended the waiting.
-    let mut waited = 0;
-    while waited < SOME {
-        let before = card.counters().sleeps;
+    // So many blocks are not all retained: some are waited for, and it is the vector that ends the waiting.
+    let before = card.counters().interrupts;
+    let end = Instant::now() + DEADLINE;
+    while card.counters().interrupts < before + SOME as u64 {
+        ensure(Instant::now() < end, || format!("only {} interrupts", card.counters().interrupts - before))?;
         let block = next_block(&mut card)?;
-        waited += usize::from(card.counters().sleeps > before);
         card.acknowledge(block.name, block.name).map_err(told)?;
     }
     let last = taken.last().ok_or("nothing was taken")?;

@@ -112,9 +112,9 @@ pub(super) fn a_card_that_is_gone_is_told_without_a_reset_and_may_come_back<B: B
     stage.faults.strike("kind=gone for=3s")?;
     let fault = found_out(&mut card)?;
     ensure(matches!(fault, Fault::Gone), || format!("it was taken for: {fault}"))?;
-    let resets = card.counters().resets;
+    let resets = card.counters().resets_tried;
     ensure(matches!(card.recover(), Err(Fault::Gone)), || "a card that is gone was recovered".to_owned())?;
-    ensure(card.counters().resets == resets, || "a card that is gone was reset".to_owned())?;
+    ensure(card.counters().resets_tried == resets, || "a card that is gone was reset".to_owned())?;
     // Nothing can prove that it has stopped, so its memory is left to it.
     ensure(card.close().is_err(), || "a card that is gone was proven to have stopped".to_owned())?;
     let end = Instant::now() + DEADLINE;

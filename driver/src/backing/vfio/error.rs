@@ -119,6 +119,27 @@ pub enum VfioError {
         /// Its limit in bytes.
         limit: u64,
     },
+    /// The limit on memory that the user may pin is met, by all processes of the user together.
+    #[error(
+        "{length} bytes more cannot be pinned for the card: with iommufd, what all processes of one user pin counts \
+         together against the limit on locked memory ({limit} bytes); raise it (LimitMEMLOCK= in the units, RLIMIT_MEMLOCK)"
+    )]
+    PinnedMemory {
+        /// Bytes that were to be mapped.
+        length: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// The kernel does not let the card be driven from user space at all.
+    #[error(
+        "the kernel does not let {address} be driven from user space: its interrupts cannot be confined, or the firmware \
+         keeps memory for it, or another program holds its IOMMU group. Turn interrupt remapping on (firmware set-up; no \
+         intremap=off on the kernel's command line); the kernel log says which it is: dmesg | grep -e DMAR -e AMD-Vi -e {address}"
+    )]
+    NotConfined {
+        /// The address.
+        address: PciAddress,
+    },
     /// The IOMMU has no room.
     #[error("no I/O virtual addresses for {length} bytes are left in what the IOMMU offers ({offered})")]
     NoAddresses {

@@ -68,8 +68,17 @@ impl Iommu {
         let device = VfioDevice::new(&place.folder, Arc::<VfioIommufd>::clone(&ops), true).map_err(
             |error| match error {
                 LibraryError::OpenDeviceCdev(source) => of_node(node, source),
-                LibraryError::VfioDeviceBindIommufd(errno) if is_busy(errno.errno()) => {
+                // EINVAL is what a second binding of the same device gets.
+                LibraryError::VfioDeviceBindIommufd(errno)
+                    if matches!(errno.errno(), nix::libc::EBUSY | nix::libc::EINVAL) =>
+                {
                     VfioError::InUse { node }
+                }
+                LibraryError::VfioDeviceBindIommufd(errno)
+                | LibraryError::VfioDeviceAttachIommufdPt(errno)
+                    if errno.errno() == nix::libc::EPERM =>
+                {
+                    VfioError::NotConfined { address: place.address }
                 }
                 other => refused("binding the card to iommufd", &other),
             },
@@ -90,7 +99,12 @@ impl Iommu {
         let device =
             VfioDevice::new(&place.folder, Arc::clone(&ops), false).map_err(|error| match error {
                 LibraryError::OpenGroup(source, _) => of_node(node, source),
-                LibraryError::GroupGetDeviceFD(errno) if is_busy(errno.errno()) => VfioError::InUse { node },
+                LibraryError::GroupGetDeviceFD(errno) if errno.errno() == nix::libc::EBUSY => {
+                    VfioError::InUse { node }
+                }
+                LibraryError::ContainerSetIOMMU(errno) if errno.errno() == nix::libc::EPERM => {
+                    VfioError::NotConfined { address: place.address }
+                }
                 LibraryError::GroupViable => VfioError::GroupNotViable {
                     address: place.address,
                     group: place.group,
@@ -121,7 +135,17 @@ impl Iommu {
         let mapped = unsafe { self.ops.vfio_dma_map(iova, memory.len(), memory.as_mut_ptr()) };
         mapped.map_err(|error| {
             let length = u64::try_from(memory.len()).unwrap_or(u64::MAX);
-            memory_lock::exceeded_by(length).unwrap_or_else(|| refused("mapping DMA memory", &error))
+            if let Some(exceeded) = memory_lock::exceeded_by(length) {
+                return exceeded;
+            }
+            match &error {
+                LibraryError::IommufdIoctlError(IommufdError::IommuIoasMap(errno))
+                    if errno.errno() == nix::libc::ENOMEM =>
+                {
+                    VfioError::PinnedMemory { length, limit: memory_lock::limit() }
+                }
+                _ => refused("mapping DMA memory", &error),
+            }
         })
     }
 
@@ -129,10 +153,6 @@ impl Iommu {
     pub(super) fn unmap(&self, iova: u64, length: usize) -> Result<(), VfioError> {
         self.ops.vfio_dma_unmap(iova, length).map_err(|error| refused("unmapping DMA memory", &error))
     }
-}
-
-fn is_busy(errno: i32) -> bool {
-    errno == nix::libc::EBUSY
 }
 
 fn of_node(node: PathBuf, source: io::Error) -> VfioError {

@@ -4,9 +4,10 @@
 use std::fs::File;
 use std::io;
 use std::ops::RangeInclusive;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use vfio_ioctls::VfioDevice;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 /// VFIO's and iommufd's type of request.
@@ -98,6 +99,14 @@ pub(super) fn own_handle(device: &impl AsRawFd) -> io::Result<File> {
     // SAFETY: the descriptor belongs to `device`, which is borrowed and so stays open during this call.
     let borrowed = unsafe { BorrowedFd::borrow_raw(device.as_raw_fd()) };
     Ok(File::from(borrowed.try_clone_to_owned()?))
+}
+
+/// Closes a device, and nothing else of what the library holds for it.
+pub(super) fn close(device: VfioDevice) {
+    let descriptor = device.as_raw_fd();
+    std::mem::forget(device);
+    // SAFETY: `device` owned the descriptor and has been forgotten without closing it, so that this is its only owner.
+    drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
 }
 
 /// Resets the function; the kernel waits until it answers again.

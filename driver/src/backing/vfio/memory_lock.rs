@@ -8,10 +8,15 @@ use super::error::VfioError;
 
 /// The error that `length` bytes more would exceed the limit, if they would.
 pub(super) fn exceeded_by(length: u64) -> Option<VfioError> {
-    let (limit, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    let limit = limit();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let needed = length.saturating_add(locked(&status));
     (needed > limit).then_some(VfioError::MemoryLock { length, needed, limit })
+}
+
+/// The limit in bytes.
+pub(super) fn limit() -> u64 {
+    getrlimit(Resource::RLIMIT_MEMLOCK).map_or(u64::MAX, |(soft, _)| soft)
 }
 
 /// Bytes that are locked, or pinned for devices, by what the kernel says of the process.

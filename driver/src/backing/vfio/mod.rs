@@ -53,8 +53,7 @@ pub struct Vfio {
     // The order of these fields is the order in which they are given up: the kernel closes a device when the last mapping and
     // descriptor of it are gone, and lets go of its group only after that.
     registers: MappedBar,
-    handle: File,
-    device: VfioDevice,
+    device: Device,
     iommu: Iommu,
     address: PciAddress,
     config_offset: u64,
@@ -69,6 +68,33 @@ impl std::fmt::Debug for Vfio {
             .field("address", &self.address)
             .field("iommu", &self.iommu)
             .finish_non_exhaustive()
+    }
+}
+
+/// The open device. The kernel closes it when this is dropped, unless something of it is still mapped.
+struct Device {
+    /// A handle of our own. `None` only while this is being dropped.
+    handle: Option<File>,
+    library: Option<VfioDevice>,
+    /// The kernel waits for the device to be closed, to take it away.
+    leaving: bool,
+}
+
+impl Device {
+    fn handle(&self) -> Result<&File, BackingError> {
+        self.handle.as_ref().ok_or(BackingError::Gone { what: "using the card" })
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        self.handle = None;
+        match self.library.take() {
+            // The library closes the device and then looks its group up in sysfs, where a device that leaves may be gone by
+            // then, which it does not survive. The group and the container are left to the end of the process.
+            Some(device) if self.leaving => kernel::close(device),
+            device => drop(device),
+        }
     }
 }
 
@@ -92,9 +118,8 @@ impl Vfio {
         );
         Ok(Self {
             registers,
-            handle,
             config_offset: device.get_region_offset(CONFIG_REGION),
-            device,
+            device: Device { handle: Some(handle), library: Some(device), leaving: false },
             iovas: IovaAllocator::within(iommu.ranges()),
             iommu,
             address,
@@ -110,7 +135,7 @@ impl Vfio {
     }
 
     fn vectors(&self, index: u32) -> u32 {
-        self.device.get_irq_info(index).map_or(0, |irq| irq.count)
+        self.device.library.as_ref().and_then(|device| device.get_irq_info(index)).map_or(0, |irq| irq.count)
     }
 }
 
@@ -146,13 +171,15 @@ impl Backing for Vfio {
     }
 
     fn read_config(&mut self, offset: u16, into: &mut [u8]) -> Result<(), BackingError> {
-        self.handle
+        self.device
+            .handle()?
             .read_exact_at(into, self.config_offset + u64::from(offset))
             .map_err(BackingError::io("reading configuration space"))
     }
 
     fn write_config(&mut self, offset: u16, from: &[u8]) -> Result<(), BackingError> {
-        self.handle
+        self.device
+            .handle()?
             .write_all_at(from, self.config_offset + u64::from(offset))
             .map_err(BackingError::io("writing configuration space"))
     }
@@ -188,21 +215,24 @@ impl Backing for Vfio {
             return Err(BackingError::Unsuitable { what: WIRING, problem });
         }
         // From the start: after a reset the kernel may hold vectors for enabled that the card has forgotten.
-        kernel::unwire(&self.handle, kernel::IRQ_MSIX).map_err(BackingError::io(WIRING))?;
+        kernel::unwire(self.device.handle()?, kernel::IRQ_MSIX).map_err(BackingError::io(WIRING))?;
         let [event, control] = self.eventfds.vectors();
-        kernel::wire(&self.handle, kernel::IRQ_MSIX, &[event, control]).map_err(BackingError::io(WIRING))?;
+        kernel::wire(self.device.handle()?, kernel::IRQ_MSIX, &[event, control])
+            .map_err(BackingError::io(WIRING))?;
         for (index, eventfd) in
             [(kernel::IRQ_ERROR, self.eventfds.error()), (kernel::IRQ_REQUEST, self.eventfds.request())]
         {
             if self.vectors(index) > 0 {
-                kernel::wire(&self.handle, index, &[eventfd]).map_err(BackingError::io(WIRING))?;
+                kernel::wire(self.device.handle()?, index, &[eventfd]).map_err(BackingError::io(WIRING))?;
             }
         }
         Ok(())
     }
 
     fn wait(&mut self, timeout: Duration, waker: Option<BorrowedFd<'_>>) -> Result<Signals, BackingError> {
-        Ok(self.eventfds.wait(timeout, waker, None)?.0)
+        let (signals, _) = self.eventfds.wait(timeout, waker, None)?;
+        self.device.leaving |= signals.removal_requested;
+        Ok(signals)
     }
 
     fn pause(&mut self, duration: Duration) {
@@ -215,7 +245,7 @@ impl Backing for Vfio {
         let mut tries = 0;
         loop {
             tries += 1;
-            match kernel::reset(&self.handle) {
+            match kernel::reset(self.device.handle()?) {
                 Ok(()) => break,
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock && tries < RESET_TRIES => {
                     self.pause(RESET_AGAIN);

@@ -15,8 +15,6 @@ const VFIO_PCI: &str = "vfio-pci";
 const CLASS_PCI_BRIDGE: u32 = 0x0604;
 /// Name of a group that VFIO makes up where there is no IOMMU.
 const NO_IOMMU_GROUP: &str = "vfio-noiommu";
-/// Most devices of a group that are looked at and named.
-const MEMBERS_MAX: usize = 64;
 
 /// One function of an IOMMU group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +104,7 @@ impl Place {
 
 fn endpoints(devices: &Path, group: &Path) -> io::Result<Vec<Function>> {
     let mut found = Vec::new();
-    for entry in fs::read_dir(group)?.take(MEMBERS_MAX) {
+    for entry in fs::read_dir(group)? {
         let name = entry?.file_name();
         let folder = devices.join(&name);
         let class = attribute(&folder.join("class")).and_then(|text| hexadecimal(&text));

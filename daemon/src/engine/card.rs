@@ -217,6 +217,10 @@ impl<B: Backing> Worker<B> {
         let mut held_back = HELD_BACK;
         loop {
             self.pulse.beat();
+            // Also while there is no room, when nobody waits for the card.
+            if self.card.removal_requested() {
+                return Err(CardEnd::RemovalRequested);
+            }
             let woken = match self.turn() {
                 Ok(Turn::Stop) => return Ok(()),
                 Ok(Turn::HeldBack { took: true }) => {

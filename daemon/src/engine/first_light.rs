@@ -39,6 +39,9 @@ pub(super) async fn peer_serial<B: Backing>(
                 reset_once(card)?
             }
         };
+        if card.removal_requested() {
+            return Err(CardEnd::RemovalRequested.into());
+        }
         supervision.card.beat();
         supervision.look(Instant::now());
         if let (true, Some(serial)) = (up, card.identity().peer_serial) {

@@ -205,6 +205,23 @@ fn the_wait_ends_for_an_event_the_waker_and_the_time_and_sleeps_in_between() {
 }
 
 #[test]
+fn a_request_to_give_the_card_back_is_heard_while_nobody_waits_for_it() {
+    let (mut card, handle) = running();
+    card.health().expect("no fault");
+    assert!(!card.removal_requested());
+    handle.request_removal();
+    card.health().expect("no fault");
+    assert!(card.removal_requested());
+    // Told once by the platform, and remembered for whoever waits next.
+    assert_eq!(card.wait(Duration::from_secs(1), None).expect("no fault"), Woken::RemovalRequested);
+    // The self-test of a recovery waits for the card's own signals; a request that comes meanwhile is not lost.
+    let (mut card, handle) = running();
+    handle.request_removal();
+    card.recover().expect("recovered");
+    assert!(card.removal_requested());
+}
+
+#[test]
 fn an_event_during_sleep_wakes_at_once_by_its_interrupt() {
     let (mut card, handle) = running();
     for round in 1..=5 {

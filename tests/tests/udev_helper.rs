@@ -142,6 +142,17 @@ fn a_device_that_udev_has_not_met_yet_keeps_a_group_from_being_given_away() {
 }
 
 #[test]
+fn a_device_of_another_bus_in_the_group_keeps_it_from_being_given_away() {
+    let machine = Machine::new();
+    machine.card(CARD, "vfio-pci");
+    let place = machine.path("sys/bus/platform/devices/dma0");
+    fs::create_dir_all(&place).unwrap();
+    symlink(&place, machine.path("sys/kernel/iommu_groups/7/devices/dma0")).unwrap();
+    assert_eq!(machine.helper(&["group", "7"]), "QKD_GROUP=refused\n");
+    assert!(machine.said().contains("dma0"), "{}", machine.said());
+}
+
+#[test]
 fn a_card_that_vfio_does_not_have_gets_no_link() {
     let machine = Machine::new();
     machine.card(CARD, "vfio-pci").card(OTHER_CARD, "");

@@ -7,7 +7,7 @@ make_probe() {
     systemctl cat "$(unit "$spare")" |
         sed -e '/^\(Type\|NotifyAccess\|WatchdogSec\|Restart\|RestartSec\|ConditionPathExists\)=/d' \
             -e "s|^ExecStart=.*|Type=oneshot\nExecStart=/usr/bin/bash $PWD/probe.sh $1 $2\nStandardOutput=truncate:$work/probe.txt|" \
-            -e 's|^ExecPaths=.*|& /usr/bin|' >/run/systemd/system/qkd-probe@.service
+            -e 's|^ExecPaths=.*|& /usr/bin|' -e 's|^BindReadOnlyPaths=.*|& /usr/bin|' >/run/systemd/system/qkd-probe@.service
     systemctl daemon-reload
 }
 

@@ -13,7 +13,7 @@ refused() {
     local name=$1 pattern=$2 why
     shift 2
     if why=$("$@" 2>&1); then
-        echo "FAIL $name: it worked"
+        echo "FAIL $name: it worked $why"
     elif grep -qiE -e "$pattern" <<<"$why"; then
         echo "PASS $name"
     else
@@ -27,7 +27,14 @@ call() { perl -e 'my $got = syscall(shift, map { /^-?\d+$/ ? $_ + 0 : $_ } @ARGV
 socket() { perl -e 'socket(my $s, $ARGV[0], $ARGV[1], 0) or die "$!\n"' "$@"; }
 
 own_folders() { touch "$STATE_DIRECTORY/probe" "$RUNTIME_DIRECTORY/probe" /tmp/probe && rm "$STATE_DIRECTORY/probe"; }
-copy_and_execute() { cp /usr/bin/true /tmp/true && chmod 700 /tmp/true && /tmp/true; }
+execute() {
+    local folder
+    for folder in /tmp /var/tmp "$STATE_DIRECTORY" "$RUNTIME_DIRECTORY"; do
+        cp /usr/bin/true "$folder/true" && chmod 700 "$folder/true" || { echo "nothing can be written to $folder"; return 1; }
+        "$folder/true" && { echo "in $folder"; return 0; }
+    done
+    return 1
+}
 setuid() { touch /tmp/setuid && chmod u+s /tmp/setuid; }
 others() {
     local found
@@ -41,24 +48,31 @@ rest_of_proc() {
     done
 }
 boot_name() { grep -qE '^[0-9a-f]{32}$' <<<"${QKDD_BOOT_ID:-}" || { echo "QKDD_BOOT_ID is '${QKDD_BOOT_ID:-}'"; return 1; }; }
+read_only() {
+    local found
+    found=$(awk '$6 !~ /^ro/ {print $5}' /proc/self/mountinfo | grep -Ev "^/(dev|proc|sys|tmp|var/tmp)(/|$)" |
+        grep -vxe "$STATE_DIRECTORY" -e "$RUNTIME_DIRECTORY" | xargs)
+    [ -z "$found" ] || { echo "$found"; return 1; }
+}
 no_core() { [ "$(ulimit -c)$(ulimit -Hc)" = 00 ] || { ulimit -c; return 1; }; }
 
-works "probe: it opens its own card's node" open "$own"
-refused "probe: it cannot open another card's node" 'not permitted' open "$another"
-works "probe: it writes its own folders" own_folders
-refused "probe: it writes nowhere else" 'read-only file system' touch /run/qkd-vm/writable/probe
-refused "probe: it executes nothing that it has written" 'permission denied' copy_and_execute
-refused "probe: it makes nothing set-user-id" 'not permitted' setuid
-works "probe: it sees no process of another user" others
-works "probe: it sees nothing of /proc but processes" rest_of_proc
-works "probe: it is told the name of this boot" boot_name
-works "probe: it dumps no core" no_core
-works "probe: it has memory for keys that the kernel cannot read" call 447 0
-refused "probe: it has no memory that is writable and executable" 'not permitted' call 9 0 4096 7 34 -1 0
-refused "probe: it makes no namespace" 'not permitted' call 272 268435456
-refused "probe: it asks for no real-time scheduling" 'not permitted' chrt --fifo 1 true
-refused "probe: it traces no process" 'not permitted' call 101 0 0 0 0
-refused "probe: it keeps no keys in the kernel's key rings" 'not permitted' call 250 0 -3 1
-works "probe: it has sockets of the internet" socket 2 1
-refused "probe: it has no raw sockets of a network card" 'not supported' socket 17 3
-refused "probe: it has no netlink sockets" 'not supported' socket 16 3
+works "inside, the service opens its own card's node" open "$own"
+refused "inside, the service cannot open another card's node" 'not permitted' open "$another"
+works "inside, the service writes its own folders" own_folders
+refused "inside, the service writes nowhere else" 'read-only file system' touch /run/qkd-vm/writable/probe
+works "inside, the service has nothing mounted writable but its own folders" read_only
+refused "inside, the service executes nothing that it has written" 'permission denied' execute
+refused "inside, the service makes nothing set-user-id" 'not permitted' setuid
+works "inside, the service sees no process of another user" others
+works "inside, the service sees nothing of /proc but processes" rest_of_proc
+works "inside, the service is told the name of this boot" boot_name
+works "inside, the service dumps no core" no_core
+works "inside, the service has memory for keys that the kernel cannot read" call 447 0
+refused "inside, the service has no memory that is writable and executable" 'not permitted|permission denied' call 9 0 4096 7 34 -1 0
+refused "inside, the service makes no namespace" 'not permitted' call 272 268435456
+refused "inside, the service asks for no real-time scheduling" 'not permitted' chrt --fifo 1 true
+refused "inside, the service traces no process" 'not permitted' call 101 0 0 0 0
+refused "inside, the service keeps no keys in the kernel's key rings" 'not permitted' call 250 0 -3 1
+works "inside, the service has sockets of the internet" socket 2 1
+refused "inside, the service has no raw sockets of a network card" 'not supported' socket 17 3
+refused "inside, the service has no netlink sockets" 'not supported' socket 16 3

@@ -107,6 +107,17 @@ fn a_stop_is_clean_and_a_card_that_goes_ends_the_daemon_with_its_own_code() {
 }
 
 #[test]
+fn a_simulator_that_asks_for_its_cards_back_and_ends_is_no_card_out_of_order() {
+    let mut pair = Pair::start(&["--weather", "calm"], NOBODY.into(), NOBODY.into(), "");
+    wait_for(&pair.b, "takes over epoch");
+    pair.cards.process.signal(Signal::SIGTERM);
+    for module in [&mut pair.a, &mut pair.b] {
+        let code = module.process.wait(DEADLINE).code();
+        assert_eq!(code, Some(4), "{}", module.process.output());
+    }
+}
+
+#[test]
 fn a_daemon_that_starts_anew_burns_what_its_card_holds_and_says_so() {
     let pair = Pair::start(&["--weather", "calm"], NOBODY.into(), NOBODY.into(), "");
     wait_for(&pair.a, "is burnt");

@@ -198,12 +198,13 @@ impl<B: Backing> Worker<B> {
         let end = self.serve();
         let Self { card, mut news, awake, .. } = self;
         let end = match end {
-            // A card that is gone cannot be stopped: closing it only gives its memory back or leaks it, and says which.
-            Err(CardEnd::Gone) => {
+            // A card that is gone, or goes while it is wanted back, cannot be stopped: closing it only gives its memory
+            // back or leaks it, and says which.
+            Err(end @ (CardEnd::Gone | CardEnd::RemovalRequested)) => {
                 if let Err(e) = card.close() {
                     log::warn!("{e}");
                 }
-                Err(CardEnd::Gone)
+                Err(end)
             }
             end => card.close().map_err(CardEnd::NotClosed).and(end),
         };

@@ -19,3 +19,11 @@ check "the packages install" install_packages
 check "the first card's service is ready without being started by hand" service_is_ready "$card_1"
 check "the second card's service is ready" service_is_ready "$card_2"
 check "the third card's service is ready" service_is_ready "$card_3"
+
+# Without the services nothing that follows can be good, and each of it would wait for its time.
+running=$(systemctl is-active "$(unit "$card_1")" "$(unit "$card_2")" "$(unit "$card_3")" | grep -cx active)
+if [ "$running" != 3 ]; then
+    log "only $running services are active; giving up"
+    ask finished
+    exit 1
+fi

@@ -78,7 +78,7 @@ class Course:
             self.pairs[str(pair)] = self.running.start(
                 f"pair{pair}", self.programs / "qkd-sim", "pair", "--key", "positional", "--weather", "calm",
                 "--socket-a", self.socket(pair, "a"), "--socket-b", self.socket(pair, "b"),
-                "--state-file", state, "--faults-from", "-",
+                "--state-file", state, "--faults-from", "-", "--no-error-interrupt",
             )
         for pair in self.pairs.values():
             pair.wait_line("ready", within=10)

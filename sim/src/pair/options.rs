@@ -63,6 +63,9 @@ pub struct Args {
     /// struck, or "fault refused: REASON".
     #[arg(long, value_name = "FILE")]
     pub faults_from: Option<PathBuf>,
+    /// Leave VFIO's error interrupt out, which tells that a card is gone. QEMU stops its guest at one.
+    #[arg(long)]
+    pub no_error_interrupt: bool,
     /// Random faults of the kinds from which a system recovers by itself, so many a minute on average.
     #[arg(long, default_value_t = 0.0, value_name = "PER_MINUTE")]
     pub random_faults: f64,

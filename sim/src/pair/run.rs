@@ -79,7 +79,12 @@ pub(crate) fn serve(args: &Args) -> Result<(), Failure> {
 
     let port = |card: &crate::card::Card| {
         let identity = card.identity();
-        Port::new(identity.device_id, identity.serial).map(Arc::new).map_err(Failure::Memory)
+        let port = Port::new(identity.device_id, identity.serial).map_err(Failure::Memory)?;
+        Ok::<_, Failure>(Arc::new(if args.no_error_interrupt {
+            port.without_error_interrupt()
+        } else {
+            port
+        }))
     };
     let ports = [port(pair.card(End::A))?, port(pair.card(End::B))?];
     let mut clock = Clock::start();

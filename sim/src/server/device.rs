@@ -66,7 +66,7 @@ impl<'a> Device<'a> {
             command::DMA_UNMAP => self.dma_unmap(body),
             command::DEVICE_GET_INFO => device_info(exactly(body)?),
             command::DEVICE_GET_REGION_INFO => self.region_info(exactly(body)?),
-            command::DEVICE_GET_IRQ_INFO => irq_info(exactly(body)?),
+            command::DEVICE_GET_IRQ_INFO => self.irq_info(exactly(body)?),
             command::DEVICE_SET_IRQS => self.set_irqs(body, descriptors),
             command::REGION_READ => self.region_read(exactly(body)?),
             command::REGION_WRITE => self.region_write(body),
@@ -176,11 +176,34 @@ impl<'a> Device<'a> {
         Ok(answer)
     }
 
+    fn irq_info(&self, asked: IrqInfo) -> Result<Answer, Errno> {
+        let index = asked.index.get();
+        if index >= vfio::IRQS || (asked.argsz.get() as usize) < size_of::<IrqInfo>() {
+            return Err(Errno::EINVAL);
+        }
+        let count = self.irq_count(index);
+        Ok(Answer::of(&IrqInfo {
+            argsz: u32::try_from(size_of::<IrqInfo>()).unwrap_or(0).into(),
+            flags: if count > 0 { vfio::IRQ_EVENTFD } else { 0 }.into(),
+            index: index.into(),
+            count: count.into(),
+        }))
+    }
+
+    fn irq_count(&self, index: u32) -> u32 {
+        match index {
+            vfio::MSIX_IRQ => VECTORS,
+            vfio::ERROR_IRQ => self.port.tells_errors().into(),
+            vfio::REQUEST_IRQ => 1,
+            _ => 0,
+        }
+    }
+
     fn set_irqs(&self, body: &[u8], descriptors: Vec<OwnedFd>) -> Result<Answer, Errno> {
         let (set, data) = IrqSet::read_from_prefix(body).map_err(|_| Errno::EINVAL)?;
         let (index, flags) = (set.index.get(), set.flags.get());
         let (start, count) = (set.start.get(), set.count.get());
-        if start.checked_add(count).is_none_or(|end| end > irq_count(index)) {
+        if start.checked_add(count).is_none_or(|end| end > self.irq_count(index)) {
             return Err(Errno::EINVAL);
         }
         if flags & vfio::SET_ACTION != vfio::SET_ACTION_TRIGGER {
@@ -296,28 +319,6 @@ fn device_info(asked: DeviceInfo) -> Result<Answer, Errno> {
         regions: vfio::REGIONS.into(),
         irqs: vfio::IRQS.into(),
     }))
-}
-
-fn irq_info(asked: IrqInfo) -> Result<Answer, Errno> {
-    let index = asked.index.get();
-    if index >= vfio::IRQS || (asked.argsz.get() as usize) < size_of::<IrqInfo>() {
-        return Err(Errno::EINVAL);
-    }
-    let count = irq_count(index);
-    Ok(Answer::of(&IrqInfo {
-        argsz: u32::try_from(size_of::<IrqInfo>()).unwrap_or(0).into(),
-        flags: if count > 0 { vfio::IRQ_EVENTFD } else { 0 }.into(),
-        index: index.into(),
-        count: count.into(),
-    }))
-}
-
-const fn irq_count(index: u32) -> u32 {
-    match index {
-        vfio::MSIX_IRQ => VECTORS,
-        vfio::ERROR_IRQ | vfio::REQUEST_IRQ => 1,
-        _ => 0,
-    }
 }
 
 const fn region_bytes(index: u32) -> u64 {

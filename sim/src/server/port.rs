@@ -23,6 +23,8 @@ const RESET_WITHIN: Duration = Duration::from_secs(4);
 pub(crate) struct Port {
     /// BAR 0, shared with the client; the card's thread polls it.
     pub(crate) registers: SharedMemory,
+    /// Whether VFIO's error interrupt is there.
+    tells_errors: bool,
     inner: Mutex<PortInner>,
     reset_done: Condvar,
 }
@@ -50,6 +52,7 @@ impl Port {
         let dma = DmaTable::new(&registers)?;
         Ok(Self {
             registers,
+            tells_errors: true,
             inner: Mutex::new(PortInner {
                 config: ConfigSpace::new(device_id, serial),
                 dma,
@@ -64,6 +67,16 @@ impl Port {
             }),
             reset_done: Condvar::new(),
         })
+    }
+
+    /// The same without VFIO's error interrupt: a card of whose end nobody is told.
+    pub(crate) fn without_error_interrupt(self) -> Self {
+        Self { tells_errors: false, ..self }
+    }
+
+    /// Whether VFIO's error interrupt is there.
+    pub(crate) fn tells_errors(&self) -> bool {
+        self.tells_errors
     }
 
     /// A thread that panicked leaves nothing half done that matters here: every change is a single step.

@@ -165,6 +165,23 @@ fn the_socket_belongs_to_its_owner_and_goes_with_the_server() {
 }
 
 #[test]
+fn a_card_that_nobody_is_told_the_end_of_has_no_error_interrupt() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("card.sock");
+    for (port, wanted) in
+        [(Port::new(1, 1).unwrap(), 1), (Port::new(1, 1).unwrap().without_error_interrupt(), 0)]
+    {
+        let server = Server::start(&path, Arc::new(port)).unwrap();
+        let mut client = Client::connect(&path);
+        client.agree();
+        let asked: Vec<u8> = [16_u32, 0, 3, 0].into_iter().flat_map(u32::to_le_bytes).collect();
+        let answered = client.call(7, &asked, &[]);
+        assert_eq!((answered.error, &answered.body[12..16]), (0, &u32::to_le_bytes(wanted)[..]));
+        drop((client, server));
+    }
+}
+
+#[test]
 fn a_stale_socket_is_replaced_a_live_one_and_other_files_are_not() {
     let folder = tempfile::tempdir().unwrap();
     let port = || Arc::new(Port::new(1, 1).unwrap());

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use qkd_contract::limits::BLOCK_BYTES_MAX;
+
 use crate::history::digest::Digest;
 use crate::history::position::{self, Origin};
 use crate::history::trace::{INVENTED_BYTES, Piece};
@@ -10,6 +12,8 @@ use crate::history::trace::{INVENTED_BYTES, Piece};
 const MOST_DIGESTS: usize = 8_000_000;
 /// Chunks that wait for their place to be found.
 const MOST_UNEXPLAINED: usize = 1_000_000;
+/// First chunks of streams whose place is searched for in blocks that nothing is known of.
+const MOST_FIRST_CHUNKS: usize = 16;
 /// Octets of the largest chunk that is made up anew to be compared with its digest.
 const LARGEST_REMADE: u32 = 16 << 20;
 /// Chunks smaller than this repeat by chance.
@@ -180,8 +184,36 @@ impl Reuse {
                 possible.insert(Digest::of(&key));
             }
         }
-        let unexplained = self.unexplained.iter().filter(|chunk| !possible.contains(&chunk.digest));
-        unexplained.map(|chunk| (chunk.stream, chunk.position)).collect()
+        let mut left: Vec<&Unexplained> =
+            self.unexplained.iter().filter(|chunk| !possible.contains(&chunk.digest)).collect();
+        if left.len() <= MOST_FIRST_CHUNKS {
+            left.retain(|chunk| !self.begins_with_an_unknown_block(chunk));
+        }
+        left.into_iter().map(|chunk| (chunk.stream, chunk.position)).collect()
+    }
+
+    /// Whether the chunk is the end of a block of which nothing else is known, because it was burnt or used before these
+    /// histories began, and the unused start of the next one.
+    fn begins_with_an_unknown_block(&self, chunk: &Unexplained) -> bool {
+        let starts = self.blocks.iter().filter_map(|(name, uses)| {
+            let used_from = uses.keys().next().copied().unwrap_or(0);
+            let before = (name.0, name.1.checked_sub(1)?);
+            let fits = (1..chunk.length).contains(&used_from) && !self.blocks.contains_key(&before);
+            fits.then_some((*name, before, used_from))
+        });
+        starts.take(MOST_FIRST_CHUNKS).any(|(name, before, used_from)| {
+            let mut key = vec![0; chunk.length as usize];
+            let (end, start) = key.split_at_mut((chunk.length - used_from) as usize);
+            position::fill(name.0, name.1, 0, start);
+            let mut end = end.to_vec();
+            (0..BLOCK_BYTES_MAX).any(|from| {
+                position::fill(before.0, before.1, from, &mut end);
+                if let Some(place) = key.get_mut(..end.len()) {
+                    place.copy_from_slice(&end);
+                }
+                Digest::of(&key) == chunk.digest
+            })
+        })
     }
 }
 
@@ -267,5 +299,19 @@ mod tests {
         assert!(reuse.inexplicable().is_empty());
         assert!(reuse.take_unexplained(1, 8, 32, Digest::of(b"invented")));
         assert_eq!(reuse.inexplicable(), [(1, 8)]);
+    }
+
+    #[test]
+    fn a_first_chunk_that_begins_in_a_block_used_before_is_explained_and_an_invented_one_is_not() {
+        let mut reuse = Reuse::default();
+        reuse.take(0, 32, piece(6, 15, 500));
+        let mut key = [0; 32];
+        position::fill(1, 5, 40_003, &mut key[..17]);
+        position::fill(1, 6, 0, &mut key[17..]);
+        assert!(reuse.take_unexplained(0, 0, 32, Digest::of(&key)));
+        assert!(reuse.inexplicable().is_empty());
+        key[3] ^= 1;
+        assert!(reuse.take_unexplained(1, 0, 32, Digest::of(&key)));
+        assert_eq!(reuse.inexplicable(), [(1, 0)]);
     }
 }

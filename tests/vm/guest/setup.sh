@@ -11,7 +11,7 @@ has_vfio_pci() {
 lspci_as_reviewed() {
     lspci -vvv -s "$card_1" | sed -E \
         -e 's/^[0-9a-f:.]+ /ADDRESS /' -e 's/(Memory at )[0-9a-f]+/\1ADDRESS/' \
-        -e 's/(IOMMU group: )[0-9]+/\1NUMBER/' -e 's/(Physical Slot: ).*/\1NUMBER/' -e '/^\s*NUMA node:/d' >"$work/lspci.txt"
+        -e 's/(IOMMU group: )[0-9]+/\1NUMBER/' -e 's/(Physical Slot: ).*/\1NUMBER/' -e '/^\s*NUMA node:/d' -e '/^$/d' >"$work/lspci.txt"
     diff -u "$work/expected/lspci.txt" "$work/lspci.txt"
 }
 

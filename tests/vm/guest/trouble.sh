@@ -58,18 +58,21 @@ another_identity() {
     ask fault 3 end=a kind=own-identity && return "$result"
 }
 
-# start_spare NAME: a daemon on the spare card, of whom the file $work/NAME.log tells; sets daemon.
+# start_spare NAME: a daemon on the spare card, of whom the file $log_of_spare tells; sets daemon.
 start_spare() {
     log_of_spare=$work/$1.log
     as_qkd "$1" "$(memory_limit)" "${qkdd[@]}" >"$log_of_spare" 2>&1 &
     daemon=$!
-    within 60 grep -q '^ready ' "$log_of_spare" || { cat "$log_of_spare"; return 1; }
+    within 60 is_ready_or_ended || { cat "$log_of_spare"; return 1; }
+    grep -q '^ready ' "$log_of_spare" || { tail -n 3 "$log_of_spare"; return 1; }
 }
+
+is_ready_or_ended() { grep -q '^ready ' "$log_of_spare" || has_ended; }
+has_ended() { ! kill -0 "$daemon" 2>/dev/null; }
 
 # ends_as_gone SECONDS: the daemon ends by itself within that time and tells that its card is gone.
 ends_as_gone() {
     local code=0
-    has_ended() { ! kill -0 "$daemon" 2>/dev/null; }
     within "$1" has_ended || { cat "$log_of_spare"; return 1; }
     wait "$daemon" || code=$?
     log "$(cat "$log_of_spare")"
@@ -78,11 +81,16 @@ ends_as_gone() {
 
 gone() { start_spare gone && ask fault 3 end=a kind=gone for=10s && ends_as_gone 30; }
 
-# After what happened to it, the card is as good as before.
+# After what happened to it, the card is as good as before: once its time is over, for a daemon that is started anew.
 serves_again() {
-    within 60 start_spare again || return
-    systemctl stop qkd-vm-again.service
-    wait "$daemon" || { tail -n 5 "$log_of_spare"; return 1; }
+    local try
+    for try in 1 2 3 4 5 6 7 8; do
+        start_spare "again-$try" || continue
+        systemctl stop "qkd-vm-again-$try.service"
+        wait "$daemon" || { tail -n 5 "$log_of_spare"; return 1; }
+        return 0
+    done
+    return 1
 }
 
 check "a daemon that was killed is started again" killed

@@ -83,7 +83,7 @@ class Process:
                     if wanted(line):
                         return line
                 if self.lines:
-                    raise ProcessError(f"{self.name} ended before it did {what}")
+                    raise ProcessError(f"{self.name} ended before it did {what}; see {self.name}.log")
                 if not self.news.wait(until - time.monotonic()):
                     raise ProcessError(f"{self.name} did not {what} within {within} s")
 

@@ -24,7 +24,7 @@ pub use open::{CardOptions, OpenError};
 pub use shutdown::CloseError;
 pub use waiting::{Health, Woken};
 
-use crate::backing::{Backing, Signals};
+use crate::backing::{Backing, BackingError, Signals};
 use crate::counters::Counters;
 use crate::dma::DmaMemory;
 use crate::fault::Fault;
@@ -135,6 +135,14 @@ impl<B: Backing> Card<B> {
     /// everything that waits.
     pub const fn removal_requested(&self) -> bool {
         self.removal_requested
+    }
+
+    /// Whether nobody answers configuration accesses any more. A mapping of a simulated card's registers outlives the card.
+    fn has_left_the_bus(&mut self) -> bool {
+        match self.backing.pci_identity() {
+            Ok(identity) => identity == open::ALL_ONES,
+            Err(error) => matches!(error, BackingError::Gone { .. }),
+        }
     }
 
     /// Waits for the backing's signals. A request to give the card back is remembered.

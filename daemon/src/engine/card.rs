@@ -158,8 +158,18 @@ impl CardPort {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Waits for the thread, which has been told to stop and has said that it ended.
-    pub(crate) fn join(&mut self) {
+    /// Waits for the thread, which has been told to stop and has said that it ended, `longest` at most.
+    pub(crate) async fn join(&mut self, longest: Duration) {
+        let end = Instant::now() + longest;
+        while !self.has_ended() {
+            if Instant::now() >= end {
+                log::warn!(
+                    "the kernel still waits for the card to answer; this process ends when it gives up"
+                );
+                return;
+            }
+            tokio::time::sleep(HELD_BACK).await;
+        }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -196,19 +206,21 @@ enum Turn {
 impl<B: Backing> Worker<B> {
     fn run(mut self) {
         let end = self.serve();
-        let Self { card, mut news, awake, .. } = self;
+        let Self { mut card, mut news, awake, .. } = self;
+        let given_back = card.give_back();
         let end = match end {
-            // A card that is gone, or goes while it is wanted back, cannot be stopped: closing it only gives its memory
-            // back or leaks it, and says which.
-            Err(end @ (CardEnd::Gone | CardEnd::RemovalRequested)) => {
-                if let Err(e) = card.close() {
+            // A card that is gone cannot be stopped: giving it back only wipes its memory, or leaks it, and says which.
+            Err(CardEnd::Gone) => {
+                if let Err(e) = given_back {
                     log::warn!("{e}");
                 }
-                Err(end)
+                Err(CardEnd::Gone)
             }
-            end => card.close().map_err(CardEnd::NotClosed).and(end),
+            end => given_back.map_err(CardEnd::NotClosed).and(end),
         };
         tell_for_sure(&mut news, &awake, FromCard::Ended(end));
+        // Where the card is gone, the kernel tries to reset it now, and waits for it.
+        drop(card);
     }
 
     fn serve(&mut self) -> Result<(), CardEnd> {

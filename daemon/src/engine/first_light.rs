@@ -32,7 +32,14 @@ pub(super) async fn peer_serial<B: Backing>(
     loop {
         let up = match card.health() {
             Ok(_) => true,
-            Err(Fault::Gone) => return Err(CardEnd::Gone.into()),
+            Err(Fault::Gone) => {
+                // Said before the kernel closes the card, which may take it long.
+                if let Err(e) = card.give_back() {
+                    log::warn!("{e}");
+                }
+                log::error!("{}", CardEnd::Gone);
+                return Err(CardEnd::Gone.into());
+            }
             // One attempt a turn, so that a stop need not wait for all of them.
             Err(fault) => {
                 log::error!("card: {fault}; resetting it");

@@ -42,6 +42,8 @@ use crate::push::Report;
 const BATCH: usize = 256;
 /// While the card's thread is behind with acknowledgements.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Longest wait for the kernel to close the card, once its memory is wiped.
+const CLOSING: Duration = Duration::from_secs(3);
 /// Longest wait for pushers and card when the daemon stops.
 const STOPPING: Duration = Duration::from_secs(10);
 
@@ -330,7 +332,7 @@ impl<L: Ledger> Engine<L> {
             }
         }
         if card_ended || self.card.has_ended() {
-            self.card.join();
+            self.card.join(CLOSING).await;
         } else {
             log::error!(
                 "the card's thread did not end within {STOPPING:?}; its memory goes with the process"

@@ -245,7 +245,9 @@ impl<B: Backing> Card<B> {
         }
         // A reset of a card that is gone may never return. One whose last reset failed does not answer as it is.
         let reachable = self.backing.set_bus_mastering(false);
-        if self.backing.registers().get32(reg::MAGIC) == u32::MAX {
+        if self.backing.registers().get32(reg::MAGIC) == u32::MAX
+            || reachable.is_err() && self.has_left_the_bus()
+        {
             self.give_up();
             return Err(self.fail(Fault::Gone));
         }

@@ -30,6 +30,15 @@ impl<B: Backing> Card<B> {
         self.shut_down()
     }
 
+    /// As [`Card::close`], but keeps the way to the card: where the card is gone, the kernel may take minutes to close that, and
+    /// whoever waits should hear first that its memory is wiped. Nothing can be done with the card afterwards.
+    ///
+    /// # Errors
+    /// When the card cannot be proven to have stopped.
+    pub fn give_back(&mut self) -> Result<(), CloseError> {
+        self.shut_down()
+    }
+
     /// Takes the card out of service for good.
     pub(super) fn give_up(&mut self) {
         log::error!("{}: the card is out of service for good", self.backing.location());
@@ -87,7 +96,8 @@ impl<B: Backing> Card<B> {
         if stopped.is_ok() {
             return true;
         }
-        if let Err(Fault::Gone) = stopped {
+        // A reset of a card that has left the bus may never return.
+        if matches!(stopped, Err(Fault::Gone)) || self.has_left_the_bus() {
             return false;
         }
         self.counters.resets_tried += 1;

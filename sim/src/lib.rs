@@ -11,3 +11,4 @@ pub mod link;
 pub mod pair;
 pub mod plan;
 pub mod server;
+mod stage;

@@ -1,4 +1,4 @@
-//! The processes of the demonstration: started, read, and never left behind.
+//! Processes: started, read, and never left behind.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -26,7 +26,7 @@ const LAST_RESPITE: Duration = Duration::from_secs(5);
 
 /// A process did not do what it is there for.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProcessError {
+pub(crate) enum ProcessError {
     #[error("cannot start {name}: {source}")]
     Start { name: &'static str, source: io::Error },
     #[error("{name} ended early: {status}")]
@@ -42,8 +42,8 @@ pub(super) enum ProcessError {
 type Lines = Arc<Mutex<VecDeque<String>>>;
 
 /// A running process. Dropping it kills it.
-pub(super) struct Process {
-    pub(super) name: &'static str,
+pub(crate) struct Process {
+    pub(crate) name: &'static str,
     child: Child,
     lines: Lines,
     log: PathBuf,
@@ -52,7 +52,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a process; both its outputs go to `NAME.log` in `directory`, and its standard output can be read.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &'static str,
         mut command: Command,
         directory: &Path,
@@ -64,7 +64,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(file.try_clone().map_err(error)?)
-            // Ctrl-C is for the demonstration, which ends the processes in their order.
+            // Ctrl-C is for whoever started them, who ends the processes in their order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -77,17 +77,17 @@ impl Process {
     }
 
     /// Process ID, while it runs.
-    pub(super) fn id(&self) -> Option<u32> {
+    pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// The lines that it has written since the last call.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }
 
     /// Waits for a line that begins with `prefix` and gives what follows. Lines before it are passed over.
-    pub(super) async fn wait_line(
+    pub(crate) async fn wait_line(
         &mut self,
         prefix: &str,
         what: &'static str,
@@ -112,7 +112,7 @@ impl Process {
     }
 
     /// Says so if it has ended.
-    pub(super) fn check_alive(&mut self) -> Result<(), ProcessError> {
+    pub(crate) fn check_alive(&mut self) -> Result<(), ProcessError> {
         let status = self.child.try_wait().map_err(|source| ProcessError::Io { name: self.name, source })?;
         match status {
             None => Ok(()),
@@ -124,7 +124,7 @@ impl Process {
     }
 
     /// Asks it to end.
-    pub(super) fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
         if let Some(id) = id.filter(|_| self.status.is_none())
             && let Err(error) = kill(Pid::from_raw(id), Signal::SIGTERM)
@@ -134,7 +134,7 @@ impl Process {
     }
 
     /// Waits until it has ended, with success.
-    pub(super) async fn finish(&mut self, within: Duration) -> Result<(), ProcessError> {
+    pub(crate) async fn finish(&mut self, within: Duration) -> Result<(), ProcessError> {
         let name = self.name;
         let status = match self.status {
             Some(status) => status,
@@ -148,7 +148,7 @@ impl Process {
     }
 
     /// Ends it, by force if need be.
-    pub(super) async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         self.terminate();
         if self.finish(LAST_RESPITE).await.is_err()
             && self.status.is_none()
@@ -159,7 +159,7 @@ impl Process {
     }
 
     /// The end of its log.
-    pub(super) fn last_lines(&self) -> String {
+    pub(crate) fn last_lines(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('{')).collect();
@@ -178,7 +178,7 @@ async fn read_lines(out: tokio::process::ChildStdout, mut log: File, lines: Line
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        // The log is for the user; without it the demonstration still can be judged.
+        // The log is for the user; without it the run still can be judged.
         let _ = log.write_all(&line);
         let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() >= MOST_WAITING {

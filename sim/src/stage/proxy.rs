@@ -1,4 +1,4 @@
-//! Stands between the two daemons, so that the demonstration can cut the peer link.
+//! Stands between the two daemons, so that the peer link can be cut, slowed and broken off.
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,15 +11,15 @@ use tokio::task::{AbortHandle, JoinSet};
 const MOST_CONNECTIONS: usize = 16;
 
 /// A proxy on loopback; it ends when it is dropped.
-pub(super) struct Proxy {
-    pub(super) address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     cut: watch::Sender<bool>,
     task: AbortHandle,
 }
 
 impl Proxy {
     /// Listens on a free port for connections to `target`.
-    pub(super) async fn start(target: SocketAddr) -> io::Result<Self> {
+    pub(crate) async fn start(target: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
         let address = listener.local_addr()?;
         let (cut, is_cut) = watch::channel(false);
@@ -28,7 +28,7 @@ impl Proxy {
     }
 
     /// Cuts every connection and lets no new one through, or lets them through again.
-    pub(super) fn cut(&self, cut: bool) {
+    pub(crate) fn cut(&self, cut: bool) {
         self.cut.send_replace(cut);
     }
 }

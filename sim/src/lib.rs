@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 pub mod history;
 pub mod kms;
+mod lines;
 pub mod link;
 pub mod pair;
 pub mod plan;

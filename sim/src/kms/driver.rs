@@ -100,7 +100,7 @@ impl Driver {
     async fn live(&self, number: usize, id: Option<Uuid>, joins: bool) -> Result<(), StreamError> {
         let until = Instant::now() + self.patience;
         let journal = &self.receiver.journal;
-        let Some(granted) = self.patiently(until, || self.module.open(id, journal)).await? else {
+        let Some(granted) = self.patiently(until, || self.module.open(number, id, journal)).await? else {
             return Ok(());
         };
         let slot = self.receiver.expect(granted.stream, granted.chunk_size);

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 pub use handover::Ids;
-pub use module::{Form, QosArgs};
+pub use module::{Form, QosArgs, QosText};
 pub use stream::KeyKind;
 pub use trouble::{Kind, Trouble, duration};
 
@@ -39,8 +39,8 @@ use report::{Report, Totals};
 
 /// Most streams of one KMS process.
 const MOST_STREAMS: u32 = 10_000;
-/// Time between two reports.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Shortest time between two reports.
+const LEAST_REPORT_EVERY: Duration = Duration::from_millis(10);
 /// Longest time for stopping the server.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -83,6 +83,10 @@ pub struct Args {
     ids_out: Option<PathBuf>,
     #[command(flatten)]
     qos: QosArgs,
+    /// What the stream of this number asks for beyond that, counted from the first --also (repeatable): "chunk-size=64
+    /// priority=2 ttl=5". Names as of the options.
+    #[arg(long, value_name = "QOS")]
+    also: Vec<QosText>,
     /// Method of get-key and close: as the interface says, or the POST extension.
     #[arg(long, value_enum, default_value_t = Form::Get)]
     form: Form,
@@ -114,9 +118,16 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t = KeyKind::Auto)]
     key: KeyKind,
     /// Make trouble, counted from the first chunk: "at=5s kind=503 for=2s" (repeatable). Kinds: 503, 429, 400, hang,
-    /// close-mid-answer, garbage-201, slow.
+    /// close-mid-answer, garbage-201, slow, late, accepted-then-500.
     #[arg(long, value_name = "TROUBLE")]
     trouble: Vec<Trouble>,
+    /// Troubles while the KMS runs: reads one on each line from a file, a FIFO, or standard input for "-". `at` counts
+    /// from the line on. One that cannot be is logged.
+    #[arg(long, value_name = "FILE")]
+    troubles_from: Option<PathBuf>,
+    /// Time between two reports.
+    #[arg(long, default_value = "1s", value_parser = duration, value_name = "DURATION")]
+    report_every: Duration,
     /// Say everything as lines of JSON.
     #[arg(long)]
     json: bool,
@@ -135,6 +146,8 @@ enum KmsError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot learn the key stream IDs: {0}")]
     Ids(io::Error),
+    #[error("--troubles-from {path}: {source}")]
+    Troubles { path: PathBuf, source: io::Error },
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
 }
@@ -184,7 +197,11 @@ async fn serve(args: Args) -> Result<bool, KmsError> {
     }));
     let sample_above = if args.record_keys { u64::MAX } else { args.sample_above };
     let receiver =
-        Arc::new(Receiver::new(journal, trouble::Plan(args.trouble.clone()), args.key, sample_above));
+        Arc::new(Receiver::new(journal, trouble::Plan::new(args.trouble.clone()), args.key, sample_above));
+    if let Some(path) = &args.troubles_from {
+        follow_troubles(path, Arc::clone(&receiver))
+            .map_err(|source| KmsError::Troubles { path: path.clone(), source })?;
+    }
     let (http, http_handle, bound) = receiver::serve(Arc::clone(&receiver), args.listen)
         .map_err(|source| KmsError::Listen { address: args.listen, source })?;
     let http = actix_web::rt::spawn(http);
@@ -209,6 +226,18 @@ async fn serve(args: Args) -> Result<bool, KmsError> {
         .finish(now())
         .map_err(|source| KmsError::HistoryLost { path: args.history.clone().unwrap_or_default(), source })?;
     Ok(good)
+}
+
+/// Plans the troubles that are asked for while the KMS runs.
+fn follow_troubles(path: &std::path::Path, receiver: Arc<Receiver>) -> io::Result<()> {
+    crate::lines::follow(path, move |line| {
+        match line.and_then(|line| line.parse::<Trouble>()) {
+            Ok(trouble) if receiver.plan(trouble) => {}
+            Ok(_) => log::error!("no trouble before the first chunk"),
+            Err(why) => log::error!("trouble refused: {why}"),
+        }
+        true
+    })
 }
 
 /// The ID of each stream; `None` where the module is to choose.
@@ -236,7 +265,11 @@ async fn receive(
             server,
             source: args.source.clone(),
             destination: args.destination.clone(),
-            qos: args.qos.clone(),
+            qos: (0..ids.len())
+                .map(|number| {
+                    args.also.get(number).map_or_else(|| args.qos.clone(), |also| also.over(&args.qos))
+                })
+                .collect(),
             form: args.form,
             deadline: args.call_deadline,
         },
@@ -253,7 +286,7 @@ async fn receive(
         streams.spawn(async move { driver.run(number, id, joins).await });
     }
     let mut report = Report::new(args.json);
-    let mut ticks = tokio::time::interval(REPORT_EVERY);
+    let mut ticks = tokio::time::interval(args.report_every.max(LEAST_REPORT_EVERY));
     let mut good = true;
     let mut receiving_since = None;
     loop {

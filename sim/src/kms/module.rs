@@ -1,5 +1,6 @@
 //! The three calls at the QKD module, and their record in the history.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -60,6 +61,54 @@ impl QosArgs {
     }
 }
 
+/// Quality of service in one word after the other: "chunk-size=64 ttl=5".
+#[derive(Clone, Debug)]
+pub struct QosText(QosArgs);
+
+impl FromStr for QosText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut qos = QosArgs::default();
+        for word in text.split_whitespace() {
+            let (name, value) = word.split_once('=').ok_or_else(|| format!("`{word}` must be name=value"))?;
+            let member = match name {
+                "chunk-size" => &mut qos.chunk_size,
+                "max-bps" => &mut qos.max_bps,
+                "min-bps" => &mut qos.min_bps,
+                "jitter" => &mut qos.jitter,
+                "priority" => &mut qos.priority,
+                "timeout" => &mut qos.timeout,
+                "ttl" => &mut qos.ttl,
+                _ => {
+                    return Err(format!(
+                        "`{name}` is none of chunk-size, max-bps, min-bps, jitter, priority, timeout, ttl"
+                    ));
+                }
+            };
+            *member =
+                Some(value.parse().map_err(|_| format!("`{value}` is no number from 0 to {}", u32::MAX))?);
+        }
+        Ok(Self(qos))
+    }
+}
+
+impl QosText {
+    /// What is said here, and `else_` where nothing is.
+    pub(super) fn over(&self, else_: &QosArgs) -> QosArgs {
+        let Self(own) = self;
+        QosArgs {
+            chunk_size: own.chunk_size.or(else_.chunk_size),
+            max_bps: own.max_bps.or(else_.max_bps),
+            min_bps: own.min_bps.or(else_.min_bps),
+            jitter: own.jitter.or(else_.jitter),
+            priority: own.priority.or(else_.priority),
+            timeout: own.timeout.or(else_.timeout),
+            ttl: own.ttl.or(else_.ttl),
+        }
+    }
+}
+
 /// Why a call did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -117,7 +166,8 @@ pub(super) struct Module {
     pub(super) server: Server,
     pub(super) source: String,
     pub(super) destination: String,
-    pub(super) qos: QosArgs,
+    /// What each stream asks for.
+    pub(super) qos: Vec<QosArgs>,
     pub(super) form: Form,
     /// Longest time for one call.
     pub(super) deadline: Duration,
@@ -151,17 +201,22 @@ impl Module {
         Ok(Answer { http: reply.status, status, body })
     }
 
-    /// Opens a stream; `None`: the module chooses its ID.
+    /// Opens stream `number`; `None`: the module chooses its ID.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub(super) async fn open(&self, stream: Option<Uuid>, journal: &Journal) -> Result<Granted, Failure> {
+    pub(super) async fn open(
+        &self,
+        number: usize,
+        stream: Option<Uuid>,
+        journal: &Journal,
+    ) -> Result<Granted, Failure> {
         const CALL: &str = "open-connect";
         let body = json!({
             "source": self.source,
             "destination": self.destination,
             "key_stream_id": stream,
-            "qos": self.qos.to_json(),
+            "qos": self.qos.get(number).cloned().unwrap_or_default().to_json(),
         });
         let t = now();
         let answer = self.call("POST", "/api/v1/kms/etsi004/open-connect", &body).await;

@@ -27,6 +27,8 @@ const ACCEPTED: &str = "{\"status\":0}";
 const LARGEST_BODY: usize = 8 << 20;
 /// How much later than asked an answer comes while the KMS is slow.
 const SLOWNESS: Duration = Duration::from_millis(20);
+/// The same while it answers late.
+const LATENESS: Duration = Duration::from_millis(1500);
 
 /// What the server shares with the rest of the KMS.
 pub(super) struct Receiver {
@@ -72,6 +74,15 @@ impl Receiver {
     /// Time since the first chunk came; `None` before it.
     pub(super) fn since_first_chunk(&self) -> Option<Duration> {
         self.first_chunk.get().map(Instant::elapsed)
+    }
+
+    /// Plans a trouble whose `at` counts from now on. False: no chunk has come yet, so that its time is unknown.
+    pub(super) fn plan(&self, trouble: Trouble) -> bool {
+        let since = self.since_first_chunk();
+        if let Some(since) = since {
+            self.plan.add(Trouble { at: since + trouble.at, ..trouble });
+        }
+        since.is_some()
     }
 
     /// The trouble that the KMS is making just now.
@@ -173,9 +184,13 @@ async fn make_trouble(receiver: &Receiver, trouble: Trouble) -> HttpResponse {
             HttpResponse::Created().content_type("application/json").body(HalfBody::default())
         }
         Kind::Garbage => HttpResponse::Created().body(Bytes::from_static(b"\0<garbage>{{{\xff")),
-        Kind::Slow => {
-            tokio::time::sleep(SLOWNESS).await;
+        Kind::Slow | Kind::Late => {
+            let late = if trouble.kind == Kind::Slow { SLOWNESS } else { LATENESS };
+            tokio::time::sleep(late).await;
             accepted()
+        }
+        Kind::AcceptedThen500 => {
+            HttpResponse::InternalServerError().content_type("application/json").body("{\"status\":6}")
         }
     }
 }

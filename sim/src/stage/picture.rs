@@ -7,12 +7,21 @@ use serde::Deserialize;
 /// Samples that wait for the other end.
 const MOST_SAMPLES: usize = 20_000;
 
+/// How far one stream has come at one KMS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Each {
+    pub(crate) stream: String,
+    pub(crate) chunks: u64,
+    pub(crate) notices: u64,
+    pub(crate) receives: bool,
+}
+
 /// A status line of a KMS; see `qkd-sim kms --json`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(crate) struct Kms {
     /// Milliseconds since 1970.
-    t: u64,
+    pub(crate) t: u64,
     pub(crate) chunks: u64,
     pub(crate) octets: u64,
     pub(crate) duplicates: u64,
@@ -24,6 +33,7 @@ pub(crate) struct Kms {
     pub(crate) bit_per_s: f64,
     pub(crate) trouble: Option<String>,
     samples: Vec<(String, u64, String)>,
+    pub(crate) each: Vec<Each>,
 }
 
 /// What the pair says of a card.

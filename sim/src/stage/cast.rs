@@ -1,7 +1,9 @@
 //! All processes, on their stage: a directory and free ports of this machine.
 
+use std::fs::DirBuilder;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::DirBuilderExt;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -128,7 +130,13 @@ impl Cast {
         std::fs::write(&path, daemon.toml())
             .map_err(|source| StageError::Directory { path: path.clone(), source })?;
         let mut command = Command::new(&places.qkdd);
-        command.arg("--config").arg(&path);
+        let ledger = places.ledger(end);
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&ledger)
+            .map_err(|source| StageError::Directory { path: ledger.clone(), source })?;
+        command.arg("--config").arg(&path).env("STATE_DIRECTORY", ledger);
         Ok(Process::start(name, command, &places.directory)?)
     }
 

@@ -18,8 +18,6 @@ pub(super) struct Daemon<'a> {
     /// 0: end A, which leads; 1: end B.
     pub(super) end: usize,
     pub(super) socket: &'a Path,
-    /// Directory of its ledger.
-    pub(super) ledger: &'a Path,
     pub(super) api: SocketAddr,
     pub(super) peer: Peer,
     pub(super) kms_endpoint: SocketAddr,
@@ -38,15 +36,13 @@ impl Daemon<'_> {
             Peer::Listen(address) => format!("listen = \"{address}\""),
             Peer::Connect(address) => format!("connect = \"{address}\""),
         };
-        let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned());
-        let (socket, ledger) = (quoted(self.socket), quoted(self.ledger));
+        let socket = toml::Value::String(self.socket.to_string_lossy().into_owned());
         format!(
             "[module]\nname = \"{name}\"\nrole = \"{role}\"\n\
              [card]\nsocket = {socket}\naccept_test_key = true\n\
              [api]\nlisten = \"{api}\"\nmost_connections = {connections}\nmost_waiting_calls = {connections}\n\
              [peer]\n{peer}\nkms = [\"{other}\"]\n\
              [[kms]]\nuri = \"{own}\"\nendpoint = \"http://{endpoint}\"\n\
-             [ledger]\ndirectory = {ledger}\n\
              [streams]\nmost_streams = {streams}\nmost_half_open_per_kms = {streams}\nlargest_chunk_size = {largest}\n\
              # Test key only: nothing is lost where the user may not lock so much memory.\n\
              [vault]\nunlocked_memory_lets_keys_reach_swap = true\n{more}",
@@ -70,7 +66,6 @@ mod tests {
         let daemon = |end, peer| Daemon {
             end,
             socket: Path::new("/tmp/a \"quoted\" \\ path"),
-            ledger: Path::new("/tmp/ledger-a"),
             api: address(8),
             peer,
             kms_endpoint: address(9),

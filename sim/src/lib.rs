@@ -5,6 +5,7 @@
 pub mod card;
 pub mod check;
 pub mod demo;
+pub mod endurance;
 pub mod history;
 pub mod kms;
 mod lines;

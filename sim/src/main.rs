@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use qkd_sim::{check, demo, kms, pair};
+use qkd_sim::{check, demo, endurance, kms, pair};
 
 #[derive(Debug, Parser)]
 #[command(name = "qkd-sim", version, about)]
@@ -22,6 +22,8 @@ enum Command {
     Check(check::Args),
     /// Show the whole system on this machine: pair, two daemons, two KMSs.
     Demo(demo::Args),
+    /// Kill, stop, cut and slow the whole system at random, and judge what its KMSs got.
+    Endurance(endurance::Args),
 }
 
 fn main() -> ExitCode {
@@ -32,5 +34,6 @@ fn main() -> ExitCode {
         Command::Kms(args) => kms::run(args),
         Command::Check(args) => check::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Endurance(args) => endurance::run(args),
     }
 }

@@ -86,6 +86,11 @@ impl Places {
         self.directory.join(["a.history", "b.history"].get(end).copied().unwrap_or("history"))
     }
 
+    /// The directory of the ledger of the daemon at `end`.
+    pub(crate) fn ledger(&self, end: usize) -> PathBuf {
+        self.directory.join(["ledger-a", "ledger-b"].get(end).copied().unwrap_or("ledger"))
+    }
+
     /// Keeps the directory from being removed, and says where it is if that was not known.
     pub(crate) fn keep(&mut self) -> Option<PathBuf> {
         self.temporary.take().map(tempfile::TempDir::keep)

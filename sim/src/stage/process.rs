@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// Lines of a process that wait to be looked at; older ones are only in its log.
 const MOST_WAITING: usize = 4096;
@@ -45,6 +45,7 @@ type Lines = Arc<Mutex<VecDeque<String>>>;
 pub(crate) struct Process {
     pub(crate) name: &'static str,
     child: Child,
+    stdin: Option<ChildStdin>,
     lines: Lines,
     log: PathBuf,
     status: Option<ExitStatus>,
@@ -61,7 +62,7 @@ impl Process {
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).map_err(error)?;
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(file.try_clone().map_err(error)?)
             // Ctrl-C is for whoever started them, who ends the processes in their order.
@@ -69,11 +70,12 @@ impl Process {
             .kill_on_drop(true)
             .spawn()
             .map_err(error)?;
+        let stdin = child.stdin.take();
         let lines = Lines::default();
         if let Some(out) = child.stdout.take() {
             tokio::spawn(read_lines(out, file, Arc::clone(&lines)));
         }
-        Ok(Self { name, child, lines, log, status: None })
+        Ok(Self { name, child, stdin, lines, log, status: None })
     }
 
     /// Process ID, while it runs.
@@ -123,13 +125,47 @@ impl Process {
         }
     }
 
+    /// Writes a line to its standard input.
+    pub(crate) async fn tell(&mut self, line: &str) -> Result<(), ProcessError> {
+        let name = self.name;
+        let error = |source| ProcessError::Io { name, source };
+        let stdin = self.stdin.as_mut().ok_or_else(|| error(io::ErrorKind::BrokenPipe.into()))?;
+        stdin.write_all(format!("{line}\n").as_bytes()).await.map_err(error)?;
+        stdin.flush().await.map_err(error)
+    }
+
     /// Asks it to end.
     pub(crate) fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Sends it a signal. False: it has ended, or cannot be signalled.
+    pub(crate) fn signal(&self, signal: Signal) -> bool {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(id) = id.filter(|_| self.status.is_none())
-            && let Err(error) = kill(Pid::from_raw(id), Signal::SIGTERM)
-        {
-            log::warn!("{} could not be asked to end: {error}", self.name);
+        let Some(id) = id.filter(|_| self.status.is_none()) else { return false };
+        kill(Pid::from_raw(id), signal)
+            .inspect_err(|error| log::warn!("{} could not be sent {signal}: {error}", self.name))
+            .is_ok()
+    }
+
+    /// Kills it where it stands (SIGKILL) and waits until it is gone. False: it had ended before.
+    pub(crate) async fn kill(&mut self) -> Result<bool, ProcessError> {
+        let name = self.name;
+        let error = |source| ProcessError::Io { name, source };
+        if self.status.is_some() || self.child.try_wait().map_err(error)?.is_some() {
+            return Ok(false);
+        }
+        self.child.kill().await.map_err(error)?;
+        self.status = self.child.try_wait().map_err(error)?;
+        Ok(true)
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
+        match self.check_alive() {
+            Ok(()) => Ok(None),
+            Err(ProcessError::Ended { status, .. }) => Ok(Some(status)),
+            Err(error) => Err(error),
         }
     }
 

@@ -37,6 +37,8 @@ const REPORT_EVERY: &str = "100ms";
 const FIRST_KEY_WITHIN: Duration = Duration::from_secs(90);
 /// Time between two looks at the processes.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Streams that did not resume and are named.
+const MOST_SILENT_TOLD: usize = 3;
 /// Complaints after which a run is given up.
 const MOST_COMPLAINTS: usize = 10;
 
@@ -165,6 +167,9 @@ fn script(args: &Args, seed: u64) -> Script {
     both.extend(
         ["--troubles-from", "-", "--report-every", REPORT_EVERY, "--sample-above", "100"].map(Into::into),
     );
+    if args.ledger_faults {
+        both.push("--reopen".into());
+    }
     a.extend(STREAMS.iter().flat_map(|qos| ["--also".to_owned(), (*qos).to_owned()]));
     script
 }
@@ -235,11 +240,13 @@ impl<'a> Run<'a> {
         while !progress.look(&self.picture) {
             self.look().await?;
             if progress.waited() > self.args.recovers_within {
+                let silent = progress.silent(&self.picture);
                 let complaint = format!(
-                    "round {number} ({}) was over for {} s: {}",
+                    "round {number} ({}) was over for {} s: {}{}",
                     deeds.join(", "),
                     self.args.recovers_within.as_secs(),
-                    progress.silent(&self.picture).join("; ")
+                    silent.iter().take(MOST_SILENT_TOLD).cloned().collect::<Vec<_>>().join("; "),
+                    if silent.len() > MOST_SILENT_TOLD { " and more" } else { "" }
                 );
                 self.say.text(&complaint);
                 self.strikes.complaints.push(complaint);

@@ -83,11 +83,6 @@ impl Deed {
             Self::OldLedger(_) => "ledger restored from a backup".into(),
         }
     }
-
-    /// True if the streams end by it, and new ones are to be opened.
-    pub(super) const fn ends_streams(self) -> bool {
-        matches!(self, Self::LoseLedger(_) | Self::OldLedger(_))
-    }
 }
 
 impl fmt::Display for Deed {

@@ -50,6 +50,7 @@ Exit codes: 0 every stream received key, was closed, and every check was good, 1
 /// Arguments of the subcommand.
 #[derive(Clone, Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("role").required(true), after_help = EXIT_CODES)]
+#[command(group = clap::ArgGroup::new("reopens").args(["open", "join_from"]))]
 pub struct Args {
     /// Address to receive key-material on; port 0 takes a free one. Printed as `listening ADDRESS`.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
@@ -81,6 +82,9 @@ pub struct Args {
     /// Write the IDs of opened streams to this file, one a line, for the other KMS.
     #[arg(long, value_name = "FILE")]
     ids_out: Option<PathBuf>,
+    /// Open a new stream for each that the modules have ended, or join the next one whose ID comes in the file.
+    #[arg(long, requires = "reopens")]
+    reopen: bool,
     #[command(flatten)]
     qos: QosArgs,
     /// What the stream of this number asks for beyond that, counted from the first --also (repeatable): "chunk-size=64
@@ -276,6 +280,9 @@ async fn receive(
         receiver,
         seats: Seats::new(ids.len()),
         ids_out: args.ids_out.clone(),
+        reopen: args.reopen,
+        ids_in: args.join_from.clone(),
+        taken: ids.len().into(),
         index: args.index,
         patience: args.patience,
         stop: stopped,
@@ -308,7 +315,7 @@ async fn receive(
                 let _ = stop.send(true);
             }
             _ = ticks.tick() => {
-                for slot in driver.seats.all().into_iter().filter_map(|seat| seat.slot) {
+                for slot in driver.receiver.slots() {
                     slot.lock().write_duplicates(&driver.receiver.journal);
                 }
                 report.tick(&driver);
@@ -323,7 +330,7 @@ async fn receive(
         }
     }
     tokio::time::sleep(args.linger).await;
-    for slot in driver.seats.all().into_iter().filter_map(|seat| seat.slot) {
+    for slot in driver.receiver.slots() {
         slot.lock().flush(&driver.receiver.journal);
     }
     report.end(&driver);

@@ -140,6 +140,11 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// True if the module says that there is no such stream, or that nobody is at its other end.
+    pub(super) fn knows_no_stream(&self) -> bool {
+        matches!(self, Self::Refused { http: 400, status: Some(3 | 5), .. })
+    }
+
     /// True if the same call may succeed a little later: no answer, the peer not there yet, no link, a busy module.
     pub(super) fn passes(&self) -> bool {
         match self {

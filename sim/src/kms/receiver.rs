@@ -22,6 +22,8 @@ use crate::history::now;
 use crate::history::record::Invariant;
 
 const PATH: &str = "/api/v1/qkd/etsi004/key-material";
+/// Status of a notice that the other end is closed.
+const PEER_CLOSED: u32 = 1;
 const ACCEPTED: &str = "{\"status\":0}";
 /// Largest request body: base64 of the largest chunk that the driver's user may ask for, and some.
 const LARGEST_BODY: usize = 8 << 20;
@@ -44,6 +46,7 @@ pub(super) struct Receiver {
 pub(super) struct Slot {
     stream: Mutex<Stream>,
     suspended: Notify,
+    left_alone: Notify,
 }
 
 impl Slot {
@@ -56,6 +59,24 @@ impl Slot {
     pub(super) async fn suspended(&self) {
         self.suspended.notified().await;
     }
+
+    /// Waits until a notice has told that the other end is closed.
+    pub(super) async fn left_alone(&self) {
+        self.left_alone.notified().await;
+    }
+
+    /// Waits until no chunk has come for so long, from now on.
+    pub(super) async fn silent(&self, time: Duration) {
+        let begun = Instant::now();
+        loop {
+            let last = self.lock().last.map_or(begun, |last| last.max(begun));
+            let left = time.saturating_sub(last.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
 }
 
 impl Receiver {
@@ -66,9 +87,14 @@ impl Receiver {
     /// Makes a stream known; before that, its key is refused.
     pub(super) fn expect(&self, id: Uuid, chunk_size: u32) -> Arc<Slot> {
         let stream = Mutex::new(Stream::new(id, chunk_size, self.kind, self.sample_above));
-        let slot = Arc::new(Slot { stream, suspended: Notify::new() });
+        let slot = Arc::new(Slot { stream, suspended: Notify::new(), left_alone: Notify::new() });
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(streams.entry(id).or_insert(slot))
+    }
+
+    /// All streams that were ever expected.
+    pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
     }
 
     /// Time since the first chunk came; `None` before it.
@@ -106,6 +132,9 @@ impl Receiver {
             self.journal.violation(t, Some(material.stream), None, Invariant::Interface, what.clone());
             return Err((404, what));
         };
+        if material.status == PEER_CLOSED {
+            slot.left_alone.notify_one();
+        }
         if material.status == 0 {
             self.first_chunk.get_or_init(Instant::now);
         }

@@ -25,6 +25,8 @@ const LEAST_SECONDS: u64 = 8;
 const TROUBLE_LASTS: Duration = Duration::from_secs(1);
 /// Longest time until keys come at both ends.
 const FIRST_KEY_WITHIN: Duration = Duration::from_secs(90);
+/// Memory for key at each daemon, as qkdd has it by default.
+const VAULT_BYTES: u64 = 64 << 20;
 /// Time between two looks at the processes.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Time between two progress lines.
@@ -93,6 +95,7 @@ impl Args {
             seed: self.seed,
             streams: self.streams,
             largest_chunk: self.chunk_size,
+            vault_bytes: VAULT_BYTES,
             ..Script::default()
         };
         let [both, _, b] = &mut script.kms;

@@ -41,13 +41,22 @@ pub(super) struct Daemon {
     condition: Condition,
     frozen_until: Option<Instant>,
     ledger: Ledger,
+    /// There is a backup of its ledger.
+    backed_up: bool,
     /// How often it was killed while it ran.
     pub(super) kills: u64,
 }
 
 impl Daemon {
     pub(super) const fn new(end: usize) -> Self {
-        Self { end, condition: Condition::Ready, frozen_until: None, ledger: Ledger::Stays, kills: 0 }
+        Self {
+            end,
+            condition: Condition::Ready,
+            frozen_until: None,
+            ledger: Ledger::Stays,
+            backed_up: false,
+            kills: 0,
+        }
     }
 
     /// True if nothing is done to it any more, and it is ready.
@@ -59,7 +68,7 @@ impl Daemon {
         matches!(self.condition, Condition::Ready | Condition::Starting { .. } | Condition::Ending { .. })
     }
 
-    /// kill -9. False: it is down already.
+    /// kill -9. False: it is down already, or there is no backup that its ledger could be replaced by.
     pub(super) async fn kill(
         &mut self,
         cast: &mut Cast,
@@ -67,6 +76,9 @@ impl Daemon {
         ledger: Ledger,
     ) -> Result<bool, ProcessError> {
         let Some(process) = cast.daemons.get_mut(self.end).filter(|_| self.runs()) else { return Ok(false) };
+        if ledger == Ledger::Restored && !self.backed_up {
+            return Ok(false);
+        }
         if !process.kill().await? {
             return Ok(false);
         }
@@ -109,7 +121,9 @@ impl Daemon {
         let name = if self.end == 0 { "A" } else { "B" };
         if let Condition::Down { until } = self.condition {
             if now >= until {
-                prepare(std::mem::take(&mut self.ledger), places, self.end)?;
+                let ledger = std::mem::take(&mut self.ledger);
+                prepare(ledger, self.backed_up, places, self.end)?;
+                self.backed_up |= ledger == Ledger::Stays;
                 let process = cast.start_daemon(script, places, self.end)?;
                 if let Some(place) = cast.daemons.get_mut(self.end) {
                     *place = process;
@@ -155,11 +169,11 @@ impl Daemon {
 }
 
 /// Puts the ledger into the state that it is to be found in. One that stays is backed up the first time.
-fn prepare(ledger: Ledger, places: &Places, end: usize) -> Result<(), StageError> {
+fn prepare(ledger: Ledger, backed_up: bool, places: &Places, end: usize) -> Result<(), StageError> {
     let (place, backup) = (places.ledger(end), places.ledger(end).with_extension("backup"));
     let error = |source| StageError::Directory { path: place.clone(), source };
     match ledger {
-        Ledger::Stays if !backup.exists() => copy(&place, &backup).map_err(error),
+        Ledger::Stays if !backed_up => copy(&place, &backup).map_err(error),
         Ledger::Stays => Ok(()),
         Ledger::Lost => empty(&place).map_err(error),
         Ledger::Restored => empty(&place).and_then(|()| copy(&backup, &place)).map_err(error),

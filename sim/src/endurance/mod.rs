@@ -33,6 +33,10 @@ const STREAMS: [&str; 5] = [
 ];
 /// KMSs report so often; what is told of pauses is as fine as that.
 const REPORT_EVERY: &str = "100ms";
+/// Chunks of which a KMS remembers the digest: as many as a daemon may send again that was killed.
+const REMEMBERED: &str = "131072";
+/// Memory for key at each daemon: locked and wiped at each start, which takes its time.
+const VAULT_BYTES: u64 = 16 << 20;
 /// Longest time until keys come at both ends.
 const FIRST_KEY_WITHIN: Duration = Duration::from_secs(90);
 /// Time between two looks at the processes.
@@ -158,15 +162,15 @@ fn script(args: &Args, seed: u64) -> Script {
         seed: Some(seed),
         streams: u32::try_from(STREAMS.len()).unwrap_or(u32::MAX),
         largest_chunk: 1024,
+        vault_bytes: VAULT_BYTES,
         // Shorter than the KMSs' lateness: they answer when the module has given up.
         more: "[push]\nanswer_deadline_ms = 1000\n",
         ..Script::default()
     };
     script.pair.extend(["--faults-from".into(), "-".into()]);
     let [both, a, _] = &mut script.kms;
-    both.extend(
-        ["--troubles-from", "-", "--report-every", REPORT_EVERY, "--sample-above", "100"].map(Into::into),
-    );
+    both.extend(["--troubles-from", "-", "--report-every", REPORT_EVERY].map(Into::into));
+    both.extend(["--sample-above", "100", "--remember", REMEMBERED].map(Into::into));
     if args.ledger_faults {
         both.push("--reopen".into());
     }

@@ -147,14 +147,16 @@ pub(super) struct Plan {
     bag: Vec<Deed>,
     /// Ledgers may be lost and restored.
     ledgers: bool,
+    rounds: u64,
 }
 
 impl Plan {
     pub(super) fn new(seed: u64, ledgers: bool) -> Self {
-        Self { dice: ChaCha12Rng::seed_from_u64(seed), bag: Vec::new(), ledgers }
+        Self { dice: ChaCha12Rng::seed_from_u64(seed), bag: Vec::new(), ledgers, rounds: 0 }
     }
 
-    /// The next round. Each has a kill -9; the other kinds come in turn, so that none is left out for long.
+    /// The next round. Each has a kill -9; the other kinds come in turn, so that none is left out for long. Every other
+    /// round has a ledger lost or restored, where that may be.
     pub(super) fn round(&mut self) -> Round {
         let kills = match self.dice.random_range(0..10) {
             0..6 => 1,
@@ -174,6 +176,13 @@ impl Plan {
         for _ in 0..self.dice.random_range(0..=2) {
             let deed = self.other();
             let strike = self.strike(deed);
+            strikes.push(strike);
+        }
+        self.rounds += 1;
+        if self.ledgers && self.rounds.is_multiple_of(2) {
+            let who = if self.dice.random() { Who::A } else { Who::B };
+            let lost = self.rounds.is_multiple_of(4);
+            let strike = self.strike(if lost { Deed::LoseLedger(who) } else { Deed::OldLedger(who) });
             strikes.push(strike);
         }
         strikes.sort_by_key(|strike| strike.at);
@@ -219,9 +228,6 @@ impl Plan {
         self.bag.extend(KMS.map(|kind| Deed::Kms(who(), kind)));
         // The light is one for both; the other faults strike one card.
         self.bag.extend(CARD.map(|(kind, lasts)| Deed::Card(if lasts { Who::Both } else { who() }, kind)));
-        if self.ledgers {
-            self.bag.extend([Deed::LoseLedger(who()), Deed::OldLedger(who())]);
-        }
         self.bag.shuffle(&mut self.dice);
     }
 }

@@ -118,6 +118,9 @@ pub struct Args {
     /// Chunks per second of one stream above which its chunks are recorded in runs.
     #[arg(long, default_value_t = 2000, value_name = "CHUNKS/S")]
     sample_above: u64,
+    /// Chunks of each stream whose digest is remembered: one that comes again later than that cannot be compared.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 24), value_name = "CHUNKS")]
+    remember: u32,
     /// What the keys should be: `positional` is the simulator's test key, of which every octet is checked.
     #[arg(long, value_enum, default_value_t = KeyKind::Auto)]
     key: KeyKind,
@@ -200,8 +203,15 @@ async fn serve(args: Args) -> Result<bool, KmsError> {
         t: now(),
     }));
     let sample_above = if args.record_keys { u64::MAX } else { args.sample_above };
-    let receiver =
-        Arc::new(Receiver::new(journal, trouble::Plan::new(args.trouble.clone()), args.key, sample_above));
+    let receiver = Arc::new(Receiver::new(
+        journal,
+        trouble::Plan::new(args.trouble.clone()),
+        stream::Watch {
+            kind: args.key,
+            sample_above,
+            remembered: usize::try_from(args.remember).unwrap_or(usize::MAX),
+        },
+    ));
     if let Some(path) = &args.troubles_from {
         follow_troubles(path, Arc::clone(&receiver))
             .map_err(|source| KmsError::Troubles { path: path.clone(), source })?;

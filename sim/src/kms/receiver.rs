@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::body;
 use super::journal::Journal;
-use super::stream::{KeyKind, Stream, Verdict};
+use super::stream::{Stream, Verdict, Watch};
 use super::trouble::{Kind, Plan, Trouble};
 use crate::history::now;
 use crate::history::record::Invariant;
@@ -37,8 +37,7 @@ pub(super) struct Receiver {
     pub(super) journal: Journal,
     streams: RwLock<HashMap<Uuid, Arc<Slot>>>,
     plan: Plan,
-    kind: KeyKind,
-    sample_above: u64,
+    watch: Watch,
     first_chunk: OnceLock<Instant>,
 }
 
@@ -80,13 +79,13 @@ impl Slot {
 }
 
 impl Receiver {
-    pub(super) fn new(journal: Journal, plan: Plan, kind: KeyKind, sample_above: u64) -> Self {
-        Self { journal, streams: RwLock::default(), plan, kind, sample_above, first_chunk: OnceLock::new() }
+    pub(super) fn new(journal: Journal, plan: Plan, watch: Watch) -> Self {
+        Self { journal, streams: RwLock::default(), plan, watch, first_chunk: OnceLock::new() }
     }
 
     /// Makes a stream known; before that, its key is refused.
     pub(super) fn expect(&self, id: Uuid, chunk_size: u32) -> Arc<Slot> {
-        let stream = Mutex::new(Stream::new(id, chunk_size, self.kind, self.sample_above));
+        let stream = Mutex::new(Stream::new(id, chunk_size, self.watch));
         let slot = Arc::new(Slot { stream, suspended: Notify::new(), left_alone: Notify::new() });
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(streams.entry(id).or_insert(slot))

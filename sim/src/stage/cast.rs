@@ -31,6 +31,8 @@ pub(crate) struct Script {
     pub(crate) streams: u32,
     /// Octets of the largest chunk.
     pub(crate) largest_chunk: u32,
+    /// Memory for key at each daemon.
+    pub(crate) vault_bytes: u64,
     /// What else the pair is told.
     pub(crate) pair: Vec<String>,
     /// What else both KMSs are told, and what each is.
@@ -124,6 +126,7 @@ impl Cast {
             kms_endpoint: address.endpoint,
             streams: script.streams,
             largest_chunk: script.largest_chunk,
+            vault_bytes: script.vault_bytes,
             more: script.more,
         };
         let path = places.directory.join(format!("{name}.toml"));

@@ -23,6 +23,7 @@ pub(super) struct Daemon<'a> {
     pub(super) kms_endpoint: SocketAddr,
     pub(super) streams: u32,
     pub(super) largest_chunk: u32,
+    pub(super) vault_bytes: u64,
     /// Further tables.
     pub(super) more: &'a str,
 }
@@ -45,12 +46,13 @@ impl Daemon<'_> {
              [[kms]]\nuri = \"{own}\"\nendpoint = \"http://{endpoint}\"\n\
              [streams]\nmost_streams = {streams}\nmost_half_open_per_kms = {streams}\nlargest_chunk_size = {largest}\n\
              # Test key only: nothing is lost where the user may not lock so much memory.\n\
-             [vault]\nunlocked_memory_lets_keys_reach_swap = true\n{more}",
+             [vault]\nbytes = {vault_bytes}\nunlocked_memory_lets_keys_reach_swap = true\n{more}",
             api = self.api,
             endpoint = self.kms_endpoint,
             streams = self.streams.max(64),
             connections = self.streams.max(64) * 2,
             largest = self.largest_chunk.max(65_536),
+            vault_bytes = self.vault_bytes,
             more = self.more,
         )
     }
@@ -71,6 +73,7 @@ mod tests {
             kms_endpoint: address(9),
             streams: 3,
             largest_chunk: 32,
+            vault_bytes: 64 << 20,
             more: "[push]\nanswer_deadline_ms = 800\n",
         };
         let a: toml::Value = toml::from_str(&daemon(0, Peer::Listen(address(6))).toml()).expect("TOML");

@@ -86,7 +86,13 @@ impl ModuleConfig<'_> {
     pub fn start(&self, folder: &Path) -> Module {
         let mut command = Command::new(program("qkdd"));
         command.arg("--config").arg(self.write(folder));
-        let process = Process::start(&format!("qkdd {}", self.name), &mut command);
+        self.start_as(&mut command)
+    }
+
+    /// As [`ModuleConfig::start`], by a command that ends in being the daemon.
+    #[must_use]
+    pub fn start_as(&self, command: &mut Command) -> Module {
+        let process = Process::start(&format!("qkdd {}", self.name), command);
         let line = process.line("ready ", DEADLINE);
         let field = |name: &str| {
             line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())

@@ -2,15 +2,19 @@
 //! link cut, slowed and reset, and troubles of KMSs and cards: nothing may be wrong, and every stream must go on by itself.
 
 mod daemon;
+mod endings;
 mod losses;
 mod outcome;
 mod plan;
 mod progress;
 mod strikes;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
+
+use uuid::Uuid;
 
 use crate::check::{CheckError, CountedLosses, judge};
 use crate::stage::cast::{Cast, Script};
@@ -294,6 +298,8 @@ impl<'a> Run<'a> {
     async fn finish(&mut self, rounds: u64) -> Result<bool, EnduranceError> {
         let lasted = self.begun.elapsed();
         self.say.text("both KMSs close their streams");
+        let each = self.picture.kms.iter().flat_map(|kms| &kms.each);
+        let alive: BTreeSet<Uuid> = each.filter_map(|each| each.stream.parse().ok()).collect();
         let closed = self.cast.close_streams().await;
         let left = self.cast.leave().await;
         let mut counted = CountedLosses::default();
@@ -304,10 +310,16 @@ impl<'a> Run<'a> {
                 .map_err(|source| EnduranceError::Log { path: path.clone(), source })?;
         }
         let verdict = judge(&self.places.history(0), &self.places.history(1), counted)?;
+        let [a, b] = [self.places.history(0), self.places.history(1)];
+        let endings = endings::read([&a, &b], &alive).map_err(CheckError::from)?;
         let mut complaints = std::mem::take(&mut self.strikes.complaints);
         complaints.extend([closed, left].into_iter().filter_map(|result| Some(result.err()?.to_string())));
         if self.picture.equal != self.picture.sampled {
             complaints.push("sampled chunks differed while running".into());
+        }
+        if endings.ended > 0 && (endings.told == 0 || !self.args.ledger_faults) {
+            complaints
+                .push(format!("{} streams ended, {} of them with a notice", endings.ended, endings.told));
         }
         let shown = Shown {
             seed: self.seed,
@@ -318,6 +330,7 @@ impl<'a> Run<'a> {
             missed: self.strikes.missed,
             recoveries: &self.recoveries,
             lost,
+            endings,
             verdict: &verdict,
             complaints: &complaints,
         };

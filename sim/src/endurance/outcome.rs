@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::endings::Endings;
 use crate::check::{Outcome, Verdict};
 
 /// Everything that is told at the end.
@@ -20,6 +21,7 @@ pub(super) struct Shown<'a> {
     pub(super) recoveries: &'a [Duration],
     /// Chunks that each end's log counts as lost.
     pub(super) lost: [u64; 2],
+    pub(super) endings: Endings,
     pub(super) verdict: &'a Verdict,
     /// What went wrong beside the verdict.
     pub(super) complaints: &'a [String],
@@ -52,6 +54,7 @@ impl Shown<'_> {
             "{verdict}faults: {faults}; {missed} found nothing to strike\n\
              {kills} daemons killed in {rounds} rounds and {lasted:.0} s, seed {seed}\n\
              chunks at A {a}, at B {b}; counted as lost in the log of A {lost_a}, of B {lost_b}\n\
+             {ended} streams ended by the modules, {told} of them with a notice to a KMS\n\
              every stream received again at both ends {median:.1} s (median) and {longest:.1} s (longest) after a \
              round's last fault was over\n\
              {word}\n",
@@ -64,6 +67,8 @@ impl Shown<'_> {
             seed = self.seed,
             lost_a = self.lost[0],
             lost_b = self.lost[1],
+            ended = self.endings.ended,
+            told = self.endings.told,
             median = median.as_secs_f64(),
             longest = longest.as_secs_f64(),
             word = if self.good() { "ENDURED".to_owned() } else { format!("FAILED: {}", self.why()) },
@@ -94,6 +99,7 @@ impl Shown<'_> {
             "missed": self.missed,
             "chunks": self.chunks(),
             "lost": self.lost,
+            "endings": self.endings,
             "recovery_seconds": { "median": median, "longest": longest },
         })
     }

@@ -21,7 +21,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// With `reopen`: a stream that has been silent for so long is asked for again, which tells whether it is still there.
 const SILENT_FOR: Duration = Duration::from_secs(2);
-/// With `reopen`: a stream whose get-key finds no peer for so long is taken for one that has ended.
+/// With `reopen`: a stream that has received, and whose get-key finds none for so long, is taken for one that has ended.
+const UNKNOWN_FOR: Duration = Duration::from_secs(3);
+/// With `reopen`: the same for a stream that was joined and to which nobody came. Its ID may be an old one.
 const NO_PEER_FOR: Duration = Duration::from_secs(8);
 
 /// How far a stream has come.
@@ -218,7 +220,7 @@ impl Driver {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
             let journal = &self.receiver.journal;
-            let patience = if self.reopen { NO_PEER_FOR } else { self.patience };
+            let patience = if self.reopen { UNKNOWN_FOR } else { self.patience };
             let until = Instant::now() + patience;
             match self.patiently(until, || self.module.get_key(id, None, journal)).await {
                 Ok(Some(())) => log::info!("stream {id}: asked for key again"),

@@ -17,7 +17,7 @@ enum Command {
     /// Serve two simulated QKD cards, the two ends of one link, on two vfio-user sockets.
     Pair(pair::Args),
     /// Be a reference KMS: open or join a key stream, receive its key and record a history.
-    Kms(kms::Args),
+    Kms(Box<kms::Args>),
     /// Judge the histories of two KMSs against each other.
     Check(check::Args),
     /// Show the whole system on this machine: pair, two daemons, two KMSs.
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         .init();
     match Cli::parse().command {
         Command::Pair(args) => pair::run(args),
-        Command::Kms(args) => kms::run(args),
+        Command::Kms(args) => kms::run(*args),
         Command::Check(args) => check::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Endurance(args) => endurance::run(args),

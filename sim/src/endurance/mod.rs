@@ -174,7 +174,7 @@ fn script(args: &Args, seed: u64) -> Script {
     script.pair.extend(["--faults-from".into(), "-".into()]);
     let [both, a, _] = &mut script.kms;
     both.extend(["--troubles-from", "-", "--report-every", REPORT_EVERY].map(Into::into));
-    both.extend(["--sample-above", "100", "--remember", REMEMBERED].map(Into::into));
+    both.extend(["--insist", "--sample-above", "100", "--remember", REMEMBERED].map(Into::into));
     if args.ledger_faults {
         both.push("--reopen".into());
     }

@@ -87,6 +87,10 @@ pub struct Args {
     reopen: bool,
     #[command(flatten)]
     qos: QosArgs,
+    /// Ask again where the quality of service cannot be met, until patience ends: the module may not know the link's rate
+    /// yet.
+    #[arg(long)]
+    insist: bool,
     /// What the stream of this number asks for beyond that, counted from the first --also (repeatable): "chunk-size=64
     /// priority=2 ttl=5". Names as of the options.
     #[arg(long, value_name = "QOS")]
@@ -284,6 +288,7 @@ async fn receive(
                     args.also.get(number).map_or_else(|| args.qos.clone(), |also| also.over(&args.qos))
                 })
                 .collect(),
+            insist: args.insist,
             form: args.form,
             deadline: args.call_deadline,
         },

@@ -126,6 +126,8 @@ pub(super) enum Failure {
         status: Option<u32>,
         /// What else the answer said.
         detail: String,
+        /// The KMS does not take a quality of service that cannot be met now for the last word.
+        insists: bool,
     },
     /// An answer that accepts, but without what it must say.
     #[error("{call} was answered with HTTP {http}, but the answer lacks {lacks}")]
@@ -150,8 +152,10 @@ impl Failure {
         match self {
             Self::Call(CallError::Url(_)) | Self::Incomplete { .. } => false,
             Self::Call(_) => true,
-            Self::Refused { http, status, .. } => {
-                matches!(status, Some(3 | 4 | 6)) || matches!(http, 408 | 425 | 429 | 502..=504)
+            Self::Refused { http, status, insists, .. } => {
+                matches!(status, Some(3 | 4 | 6))
+                    || (*insists && *status == Some(7))
+                    || matches!(http, 408 | 425 | 429 | 502..=504)
             }
         }
     }
@@ -173,6 +177,8 @@ pub(super) struct Module {
     pub(super) destination: String,
     /// What each stream asks for.
     pub(super) qos: Vec<QosArgs>,
+    /// Asks again for a quality of service that cannot be met now.
+    pub(super) insist: bool,
     pub(super) form: Form,
     /// Longest time for one call.
     pub(super) deadline: Duration,
@@ -185,7 +191,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn refused(&self, call: &'static str) -> Failure {
+    fn refused(&self, call: &'static str, insists: bool) -> Failure {
         // Bounded and without control characters: it goes to a terminal.
         let detail: String = ["detail", "qos"]
             .iter()
@@ -193,7 +199,7 @@ impl Answer {
             .flat_map(|text| text.chars().take(300).collect::<Vec<_>>())
             .filter(|character| !character.is_control())
             .collect();
-        Failure::Refused { call, http: self.http, status: self.status, detail }
+        Failure::Refused { call, http: self.http, status: self.status, detail, insists }
     }
 }
 
@@ -243,7 +249,7 @@ impl Module {
         }));
         let answer = answer?;
         if !(200..300).contains(&answer.http) {
-            return Err(answer.refused(CALL));
+            return Err(answer.refused(CALL, self.insist));
         }
         let lacks = |lacks| Failure::Incomplete { call: CALL, http, lacks };
         let granted = Granted {
@@ -300,5 +306,5 @@ fn parts(answer: &Result<Answer, CallError>) -> (u16, Option<u32>, &Value) {
 
 fn settled(call: &'static str, answer: Result<Answer, CallError>) -> Result<(), Failure> {
     let answer = answer?;
-    if (200..300).contains(&answer.http) { Ok(()) } else { Err(answer.refused(call)) }
+    if (200..300).contains(&answer.http) { Ok(()) } else { Err(answer.refused(call, false)) }
 }

@@ -55,6 +55,7 @@ impl Ends {
         };
         ends.start_module(0);
         ends.start_module(1);
+        let _ = ends.module(1).process.line("takes over epoch", DEADLINE);
         ends
     }
 

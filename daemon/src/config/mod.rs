@@ -28,7 +28,9 @@ pub use self::address::{HostPort, KEY_MATERIAL_PATH, KmsEndpoint, LONGEST_URI, i
 pub use self::error::{ConfigError, Problem};
 pub use self::reference::reference_markdown;
 pub(crate) use self::rule::excerpt;
-pub use self::settings::{Api, Kms, Ledger, Log, Module, Notices, Profile, Push, Role, Streams, Transport, Vault};
+pub use self::settings::{
+    Api, Kms, Ledger, Log, Module, Notices, Profile, Push, Role, Streams, Transport, Vault,
+};
 
 /// Most bytes of a configuration file.
 const LARGEST_FILE: u64 = 1 << 20;

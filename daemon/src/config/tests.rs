@@ -100,7 +100,10 @@ fn example_file_is_the_least_configuration_and_shows_every_setting_at_its_defaul
         let setting = line.strip_prefix("# ").unwrap_or(line);
         let Some((name, value)) = setting.split_once(" = ") else { continue };
         shown.push((section, name));
-        if line.starts_with('#') && !matches!(name, "socket" | "connect" | "directory") && !name.starts_with("expected") {
+        if line.starts_with('#')
+            && !matches!(name, "socket" | "connect" | "directory")
+            && !name.starts_with("expected")
+        {
             let config = parse(&with(section, setting)).unwrap_or_else(|e| panic!("{name} = {value}: {e}"));
             assert_eq!(config, parse(LEAST).unwrap(), "{name} is not shown at its default");
         }

@@ -100,7 +100,9 @@ impl Writer {
         self.orders = None;
         let ended = async { while self.done.recv().await.is_some() {} };
         if tokio::time::timeout(longest, ended).await.is_err() {
-            log::error!("the ledger's storage does not answer; the next start will see what became of the last write");
+            log::error!(
+                "the ledger's storage does not answer; the next start will see what became of the last write"
+            );
             return;
         }
         if let Some(thread) = self.thread.take()
@@ -157,7 +159,10 @@ mod tests {
         writer.begin(Vec::new());
         assert!(matches!(writer.done().await, Err(LedgerError::NumbersUsedUp)));
         writer.begin(Vec::new());
-        assert!(matches!(writer.done().await, Err(LedgerError::Thread { .. })), "it never goes on after an error");
+        assert!(
+            matches!(writer.done().await, Err(LedgerError::Thread { .. })),
+            "it never goes on after an error"
+        );
     }
 
     #[tokio::test]

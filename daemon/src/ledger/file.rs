@@ -220,7 +220,10 @@ impl Ledger for FileLedger {
     fn commit(&mut self, writes: &[Record]) -> Result<u64, LedgerError> {
         let place = || self.file.display().to_string();
         if self.failed {
-            return Err(LedgerError::storage(place(), redb::Error::Io(std::io::ErrorKind::BrokenPipe.into())));
+            return Err(LedgerError::storage(
+                place(),
+                redb::Error::Io(std::io::ErrorKind::BrokenPipe.into()),
+            ));
         }
         let number = number_after(self.mirror.write_number, writes)?;
         self.loaded = None;

@@ -93,19 +93,7 @@ impl StreamRow {
             position,
             lost,
         } = state.clone();
-        Self {
-            source,
-            destination,
-            qos,
-            opened,
-            peer_opened,
-            wanted,
-            wish,
-            closed,
-            next,
-            position,
-            lost,
-        }
+        Self { source, destination, qos, opened, peer_opened, wanted, wish, closed, next, position, lost }
     }
 
     fn into_state(self) -> StreamState {
@@ -201,7 +189,9 @@ pub(super) fn read(transaction: &ReadTransaction) -> Result<(Durable, Counts), R
         let number = number.value();
         let EntryRow { entry, stamp } = from_octets(octets.value(), &format!("entry {number}"))?;
         if entry.number != number || number > header.last {
-            return Err(RowError::Nonsense(format!("entry {number} has another number or is beyond the last")));
+            return Err(RowError::Nonsense(format!(
+                "entry {number} has another number or is beyond the last"
+            )));
         }
         durable.log.insert(number, LoggedEntry { entry, stamp });
     }
@@ -219,8 +209,7 @@ pub(super) fn read(transaction: &ReadTransaction) -> Result<(Durable, Counts), R
         streams: durable.streams.len() as u64,
         forbidden: durable.forbidden.len() as u64,
     };
-    let wanted =
-        Counts { entries: header.entries, streams: header.streams, forbidden: header.forbidden };
+    let wanted = Counts { entries: header.entries, streams: header.streams, forbidden: header.forbidden };
     if counts != wanted {
         return Err(RowError::Nonsense(format!("the tables have {counts:?}, and should have {wanted:?}")));
     }

@@ -7,8 +7,8 @@ use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
-use redb::backends::FileBackend;
 use redb::StorageBackend;
+use redb::backends::FileBackend;
 
 /// Octets set aside. A ledger grows beyond that only with tens of thousands of closed key streams, or with the key of
 /// thousands of open ones under way; then room is set aside as it grows.

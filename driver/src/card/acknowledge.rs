@@ -119,8 +119,7 @@ impl<B: Backing> Card<B> {
     pub fn request_cell(&mut self, value: u64) -> Result<(), Fault> {
         if self.cell()? < value {
             let now = self.backing.now();
-            self.cell =
-                self.cell.map(|cell| Cell { stored: cell.stored.max(value), asked_at: now, ..cell });
+            self.cell = self.cell.map(|cell| Cell { stored: cell.stored.max(value), asked_at: now, ..cell });
             self.backing.registers().set64(reg::CELL_STORE, value);
         }
         Ok(())

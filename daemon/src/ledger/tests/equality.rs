@@ -56,5 +56,9 @@ fn write_numbers_rise_and_go_on_above_the_cards_cell_over_starts() {
     assert_eq!(ledger.commit(&[Record::WriteNumber(3)]).unwrap(), 42);
     assert!(ledger.commit(&[Record::WriteNumber(u64::MAX)]).is_err());
     drop(ledger);
-    assert_eq!(opened(folder.path()).load().unwrap().write_number, 42, "nothing of a write that failed is kept");
+    assert_eq!(
+        opened(folder.path()).load().unwrap().write_number,
+        42,
+        "nothing of a write that failed is kept"
+    );
 }

@@ -63,7 +63,10 @@ fn open_with(directory: &Path, steps: &[(u32, Step)]) -> Result<FileLedger, Ledg
 fn an_older_format_is_brought_to_this_one_in_one_transaction() {
     let folder = tempfile::tempdir().unwrap();
     make_format_0(folder.path());
-    assert!(matches!(FileLedger::open(folder.path()), Err(LedgerError::Damaged { .. })), "nobody knows format 0");
+    assert!(
+        matches!(FileLedger::open(folder.path()), Err(LedgerError::Damaged { .. })),
+        "nobody knows format 0"
+    );
     assert!(open_with(folder.path(), &[(0, fails)]).is_err());
     let database = Database::open(folder.path().join("ledger.redb")).unwrap();
     let about = database.begin_read().unwrap().open_table(ABOUT).unwrap();

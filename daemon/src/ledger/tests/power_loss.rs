@@ -125,7 +125,8 @@ impl StorageBackend for Machine {
             while at < offset + data.len() {
                 let mut sector = disk.sector(at / SECTOR);
                 let end = ((at / SECTOR + 1) * SECTOR).min(offset + data.len());
-                sector[at % SECTOR..at % SECTOR + (end - at)].copy_from_slice(&data[at - offset..end - offset]);
+                sector[at % SECTOR..at % SECTOR + (end - at)]
+                    .copy_from_slice(&data[at - offset..end - offset]);
                 disk.cached.insert(at / SECTOR, sector);
                 at = end;
             }

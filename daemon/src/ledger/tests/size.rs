@@ -4,9 +4,7 @@ use std::time::Instant;
 
 use super::super::storage::ROOM;
 use super::super::{FileLedger, Ledger};
-use crate::agreement::{
-    BlockName, Decision, Digest, Entry, Extent, Grant, Mark, Pair, Record, Role, Stamp,
-};
+use crate::agreement::{BlockName, Decision, Digest, Entry, Extent, Grant, Mark, Pair, Record, Role, Stamp};
 
 /// Entries written; QKD_ENTRIES says how many, for a longer look.
 fn entries() -> u64 {
@@ -35,7 +33,8 @@ fn a_long_run_does_not_make_the_file_larger_than_the_room_set_aside() {
             let grant = Grant { stream, first: number * 4_096, count: 4_096, extents, mark };
             let entry = Entry::chained(&before, number, Decision::Grant(grant));
             before = entry.hash;
-            batch.push(Record::Entry { entry, stamp: Stamp { boot_id: 1, boot_ms: number, wall_ms: number } });
+            batch
+                .push(Record::Entry { entry, stamp: Stamp { boot_id: 1, boot_ms: number, wall_ms: number } });
             if number > 512 {
                 batch.push(Record::Trimmed { number: number - 512 });
             }

@@ -100,8 +100,7 @@ impl Story {
                 let block = BlockName::new(u64::MAX - 3, self.sequence);
                 self.sequence += 1;
                 let extents = vec![Extent { block, offset: 0, length: 64 }];
-                let grant =
-                    Grant { stream, first: state.next, count: 2, extents, mark: Mark::after(block) };
+                let grant = Grant { stream, first: state.next, count: 2, extents, mark: Mark::after(block) };
                 self.entry(Decision::Grant(grant), batch);
             }
             400..700 => {

@@ -115,6 +115,8 @@ impl Core {
                 let end = live.grants.back().map_or(live.position, |before| before.end);
                 live.skipped(end, next);
             }
+            // From now on it waits for the blocks that the card replays, without anybody's call.
+            self.deliver(now, id, out);
         }
         for number in settled {
             self.entry_settled(number, out);

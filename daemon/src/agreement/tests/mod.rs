@@ -9,5 +9,6 @@ mod calls;
 mod handshake;
 mod hostile_peer;
 mod parts;
+mod restart;
 mod scheduling;
 mod two_ends;

@@ -10,5 +10,6 @@ mod handshake;
 mod hostile_peer;
 mod parts;
 mod restart;
+mod restarts;
 mod scheduling;
 mod two_ends;

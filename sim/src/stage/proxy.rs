@@ -113,6 +113,9 @@ async fn carry(client: TcpStream, target: SocketAddr, treated: watch::Receiver<T
             // Without lingering a close is a reset, and what has not been read is gone.
             out.to.as_ref().set_zero_linger()?;
             back.to.as_ref().set_zero_linger()?;
+            // Dropped, they would end their direction first.
+            out.to.forget();
+            back.to.forget();
         }
         io::Result::Ok(())
     };
@@ -140,24 +143,29 @@ impl Direction {
         // Octets until the reset, once one is asked for.
         let mut left = None;
         loop {
-            let most = self.treated.borrow().slow.map_or(PIECE, |(_, most)| most.clamp(1, PIECE));
-            let length = self.from.read(piece.get_mut(..most).unwrap_or_default()).await?;
+            let length = self.from.read(&mut piece).await?;
             if length == 0 {
                 return Ok(End::Closed);
             }
-            let treatment = *self.treated.borrow();
-            if let Some((kept, _)) = treatment.slow {
-                tokio::time::sleep(kept).await;
-            }
-            if treatment.resets > self.resets {
-                left.get_or_insert(treatment.reset_after);
-            }
-            let passes = left.map_or(length, |left| left.min(length));
-            self.to.write_all(piece.get(..passes).unwrap_or_default()).await?;
-            if let Some(left) = &mut left {
-                *left -= passes;
-                if *left == 0 {
-                    return Ok(End::Reset);
+            let mut rest = piece.get(..length).unwrap_or_default();
+            while !rest.is_empty() {
+                let treatment = *self.treated.borrow();
+                let most = treatment.slow.map_or(PIECE, |(_, most)| most.max(1));
+                if let Some((kept, _)) = treatment.slow {
+                    tokio::time::sleep(kept).await;
+                }
+                if treatment.resets > self.resets {
+                    left.get_or_insert(treatment.reset_after);
+                }
+                let passes = rest.len().min(most).min(left.unwrap_or(usize::MAX));
+                let (now, later) = rest.split_at(passes);
+                self.to.write_all(now).await?;
+                rest = later;
+                if let Some(left) = &mut left {
+                    *left -= passes;
+                    if *left == 0 {
+                        return Ok(End::Reset);
+                    }
                 }
             }
         }

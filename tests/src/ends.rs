@@ -129,7 +129,7 @@ impl Ends {
     pub fn start_kms(&mut self, streams: u32) {
         self.rounds += 1;
         let ids = self.folder().join(format!("ids-{}", self.rounds));
-        for end in 0..2 {
+        for (end, name) in NAMES.iter().enumerate() {
             let mut command = Command::new(program("qkd-sim"));
             command
                 .args(["kms", "--json", "--key", "positional", "--source", KMS[0], "--destination", KMS[1]])
@@ -142,7 +142,7 @@ impl Ends {
                 0 => command.arg("--open").arg("--ids-out").arg(&ids),
                 _ => command.arg("--join-from").arg(&ids),
             };
-            let process = Process::start(&format!("kms {}", NAMES[end]), &mut command);
+            let process = Process::start(&format!("kms {name}"), &mut command);
             let _ = process.line("listening ", DEADLINE);
             self.kms[end] = Some(process);
         }

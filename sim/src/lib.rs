@@ -5,9 +5,12 @@
 pub mod card;
 pub mod check;
 pub mod demo;
+pub mod endurance;
 pub mod history;
 pub mod kms;
+mod lines;
 pub mod link;
 pub mod pair;
 pub mod plan;
 pub mod server;
+mod stage;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use qkd_sim::{check, demo, kms, pair};
+use qkd_sim::{check, demo, endurance, kms, pair};
 
 #[derive(Debug, Parser)]
 #[command(name = "qkd-sim", version, about)]
@@ -17,11 +17,13 @@ enum Command {
     /// Serve two simulated QKD cards, the two ends of one link, on two vfio-user sockets.
     Pair(pair::Args),
     /// Be a reference KMS: open or join a key stream, receive its key and record a history.
-    Kms(kms::Args),
+    Kms(Box<kms::Args>),
     /// Judge the histories of two KMSs against each other.
     Check(check::Args),
     /// Show the whole system on this machine: pair, two daemons, two KMSs.
     Demo(demo::Args),
+    /// Kill, stop, cut and slow the whole system at random, and judge what its KMSs got.
+    Endurance(endurance::Args),
 }
 
 fn main() -> ExitCode {
@@ -29,8 +31,9 @@ fn main() -> ExitCode {
         .init();
     match Cli::parse().command {
         Command::Pair(args) => pair::run(args),
-        Command::Kms(args) => kms::run(args),
+        Command::Kms(args) => kms::run(*args),
         Command::Check(args) => check::run(args),
         Command::Demo(args) => demo::run(args),
+        Command::Endurance(args) => endurance::run(args),
     }
 }

@@ -69,9 +69,11 @@ impl ModuleConfig<'_> {
     #[must_use]
     pub fn write(&self, folder: &Path) -> PathBuf {
         let path = folder.join(format!("{}.toml", self.name));
+        let ledger = folder.join(format!("ledger-{}", self.name));
         let text = format!(
             "[module]\nname = {:?}\nrole = {:?}\n[card]\nsocket = {:?}\n[api]\nlisten = \"127.0.0.1:0\"\n\
              [peer]\n{}\nkms = [{:?}]\n[[kms]]\nuri = {:?}\nendpoint = {:?}\n\
+             [ledger]\ndirectory = {ledger:?}\n\
              [vault]\nunlocked_memory_lets_keys_reach_swap = true\n{}\n",
             self.name, self.role, self.socket, self.peer, self.peer_kms, self.kms.0, self.kms.1, self.more
         );
@@ -84,7 +86,13 @@ impl ModuleConfig<'_> {
     pub fn start(&self, folder: &Path) -> Module {
         let mut command = Command::new(program("qkdd"));
         command.arg("--config").arg(self.write(folder));
-        let process = Process::start(&format!("qkdd {}", self.name), &mut command);
+        self.start_as(&mut command)
+    }
+
+    /// As [`ModuleConfig::start`], by a command that ends in being the daemon.
+    #[must_use]
+    pub fn start_as(&self, command: &mut Command) -> Module {
+        let process = Process::start(&format!("qkdd {}", self.name), command);
         let line = process.line("ready ", DEADLINE);
         let field = |name: &str| {
             line.split_whitespace().find_map(|word| word.strip_prefix(name)?.strip_prefix('=')?.parse().ok())

@@ -2,7 +2,7 @@
 
 use super::core::Core;
 use super::entry::{Decision, Entry, Grant};
-use super::event::{Level, Now, Output};
+use super::event::{Level, LossCause, Now, Output};
 use super::record::Record;
 use super::stream::{Live, OpenGrant};
 use super::timers::Timer;
@@ -18,7 +18,7 @@ impl Core {
             _ => None,
         };
         if let Decision::End { stream } = &entry.decision {
-            self.ended(*stream, out);
+            self.ended(now, *stream, out);
         }
         self.write(Record::Entry { entry: entry.clone(), stamp }, out);
         match &entry.decision {
@@ -68,6 +68,8 @@ impl Core {
         self.holdings.raise(grant.mark, grant.bytes(), out);
         self.holdings_changed();
         if !owed {
+            // The leader had not heard of the close.
+            self.lose(now, grant.stream, grant.end(), LossCause::Closed, out);
             return false;
         }
         let Some(live) = self.streams.get_mut(&grant.stream) else { return false };
@@ -85,20 +87,23 @@ impl Core {
     }
 
     /// The stream is over: what is left of it at this end goes.
-    fn ended(&mut self, stream: KeyStreamId, out: &mut Output) {
+    fn ended(&mut self, now: Now, stream: KeyStreamId, out: &mut Output) {
         let closed = self.durable.streams.get(&stream).is_some_and(|s| s.closed);
         if !closed {
             self.notice_peer_closed(stream, out);
         }
-        self.settle_all(stream, out);
+        self.settle_all(now, stream, LossCause::Closed, out);
         self.drop_stream(stream, out);
         if self.leads() {
             self.reserve();
         }
     }
 
-    /// Everything granted to `stream` and not accepted is given up.
-    pub(super) fn settle_all(&mut self, stream: KeyStreamId, out: &mut Output) {
+    /// Everything granted to `stream` and not accepted is given up, and counted as lost for `cause`.
+    pub(super) fn settle_all(&mut self, now: Now, stream: KeyStreamId, cause: LossCause, out: &mut Output) {
+        let next = self.durable.streams.get(&stream).map_or(0, |s| s.next);
+        self.lose(now, stream, next, cause, out);
+        self.write_progress_of(stream, out);
         self.timers.clear(Timer::Expire(stream));
         self.unwritten.remove(&stream);
         let Some(live) = self.streams.get_mut(&stream) else { return };

@@ -2,7 +2,7 @@
 
 use super::calls::{Waiting, answer};
 use super::core::Core;
-use super::event::{Action, Level, Now, Output};
+use super::event::{Action, Level, LossCause, Now, Output};
 use super::record::Record;
 use super::register::Refusal;
 use super::stream::Stopping;
@@ -29,9 +29,9 @@ impl Core {
     pub(super) fn close_here(&mut self, now: Now, stream: KeyStreamId, out: &mut Output) {
         let Some(state) = self.durable.streams.get(&stream) else { return };
         if !state.closed {
-            self.write(Record::Closed { stream }, out);
             out.say(Level::Info, format!("key stream {stream} is closed at this end"));
-            self.settle_all(stream, out);
+            self.settle_all(now, stream, LossCause::Closed, out);
+            self.write(Record::Closed { stream }, out);
         }
         if let Some(live) = self.streams.get_mut(&stream)
             && live.stopping == Stopping::No

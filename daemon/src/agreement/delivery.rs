@@ -122,7 +122,9 @@ impl Core {
         }
         if let Some(live) = self.streams.get_mut(&stream) {
             live.advance(end);
-            if cause != LossCause::Skipped && !std::mem::replace(&mut live.told.lost, true) {
+            // Who has skipped or closed knows.
+            let told = matches!(cause, LossCause::Skipped | LossCause::Closed);
+            if !told && !std::mem::replace(&mut live.told.lost, true) {
                 self.notice(stream, Status::InsufficientKey, out);
             }
         }
@@ -180,7 +182,8 @@ impl Core {
         self.holdings_changed();
     }
 
-    fn write_progress_of(&mut self, stream: KeyStreamId, out: &mut Output) {
+    /// Makes the stream's progress durable, and settles what it has passed.
+    pub(super) fn write_progress_of(&mut self, stream: KeyStreamId, out: &mut Output) {
         self.unwritten.remove(&stream);
         let (Some(live), Some(state)) = (self.streams.get(&stream), self.durable.streams.get(&stream)) else {
             return;

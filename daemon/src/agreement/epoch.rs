@@ -8,7 +8,7 @@
 
 use super::core::Core;
 use super::entry::{Decision, Digest};
-use super::event::{Action, Level, Now, Output};
+use super::event::{Action, Level, LossCause, Now, Output};
 use super::message::Hello;
 use super::names::Mark;
 use super::record::{Pair, Record, Stamp};
@@ -62,7 +62,7 @@ impl Core {
                 let epoch = self.durable.epoch.saturating_add(1).max(now.wall_ms);
                 self.begin_epoch(now, epoch, out);
             }
-            Role::Follower if why.is_some() => self.clear_epoch(0, Digest::NONE, out),
+            Role::Follower if why.is_some() => self.clear_epoch(now, 0, Digest::NONE, out),
             Role::Leader | Role::Follower => self.resume(now, out),
         }
     }
@@ -74,6 +74,7 @@ impl Core {
         for id in &ids {
             self.resume_stream(now, *id, out);
         }
+        let before = self.wall_before();
         let mut grants = Vec::new();
         let mut settled = Vec::new();
         for (number, logged) in &self.durable.log {
@@ -93,7 +94,7 @@ impl Core {
                         number: *number,
                         first: grant.first,
                         end: grant.end(),
-                        expires_ms: self.expires(&logged.stamp, ttl, now),
+                        expires_ms: self.expires(&logged.stamp, ttl, now, before),
                     },
                     grant.extents.iter().map(|e| e.block).collect::<Vec<_>>(),
                 )),
@@ -115,6 +116,8 @@ impl Core {
                 let end = live.grants.back().map_or(live.position, |before| before.end);
                 live.skipped(end, next);
             }
+            // From now on it waits for the blocks that the card replays, without anybody's call.
+            self.deliver(now, id, out);
         }
         for number in settled {
             self.entry_settled(number, out);
@@ -151,14 +154,20 @@ impl Core {
     }
 
     /// Boot time at which key committed at `stamp` is to be erased. Over a restart of the operating system only wall time
-    /// tells its age; where that has gone back, nothing does, and the key is taken for old.
-    pub(super) fn expires(&self, stamp: &Stamp, ttl_s: u32, now: Now) -> u64 {
+    /// tells its age; where that has gone back since the latest entry's, which is `before`, nothing does, and the key is taken for old.
+    fn expires(&self, stamp: &Stamp, ttl_s: u32, now: Now, before: u64) -> u64 {
         let ttl = u64::from(ttl_s).saturating_mul(1_000);
         if stamp.boot_id == self.settings.boot_id {
             return stamp.boot_ms.saturating_add(ttl);
         }
-        let age = now.wall_ms.checked_sub(stamp.wall_ms).unwrap_or(ttl);
+        let age = if now.wall_ms < before { ttl } else { now.wall_ms.saturating_sub(stamp.wall_ms) };
         now.boot_ms.saturating_add(ttl.saturating_sub(age))
+    }
+
+    /// The latest wall time of an entry that was committed before the operating system started.
+    fn wall_before(&self) -> u64 {
+        let stamps = self.durable.log.values().map(|logged| &logged.stamp);
+        stamps.filter(|s| s.boot_id != self.settings.boot_id).map(|s| s.wall_ms).max().unwrap_or(0)
     }
 
     /// The leader holds what the follower's greeting says against its own ledger.
@@ -195,7 +204,7 @@ impl Core {
     fn begin_epoch(&mut self, now: Now, epoch: u64, out: &mut Output) {
         let card = self.settings.card;
         let hash = Digest::of_epoch(epoch, card.serial, card.peer_serial);
-        self.clear_epoch(epoch, hash, out);
+        self.clear_epoch(now, epoch, hash, out);
         self.leading.untold = true;
         self.append(now, Decision::Burn { to: self.durable.mark }, out);
     }
@@ -205,16 +214,17 @@ impl Core {
         let card = self.settings.card;
         let hash = Digest::of_epoch(epoch, card.peer_serial, card.serial);
         out.say(Level::Info, format!("takes over epoch {epoch} from the leader"));
-        self.clear_epoch(epoch, hash, out);
+        self.clear_epoch(now, epoch, hash, out);
         self.look_at_waiting_calls(now, out);
     }
 
     /// Ends all streams and burns everything that this end's card is known to have announced.
-    fn clear_epoch(&mut self, epoch: u64, hash: Digest, out: &mut Output) {
+    fn clear_epoch(&mut self, now: Now, epoch: u64, hash: Digest, out: &mut Output) {
         self.counters.epochs = self.counters.epochs.saturating_add(1);
         let mut ids: Vec<KeyStreamId> = self.durable.streams.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
+            self.settle_all(now, id, LossCause::Epoch, out);
             self.notice(id, Status::PeerNotConnected, out);
             self.forbid(id, out);
             self.drop_stream(id, out);

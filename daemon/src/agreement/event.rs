@@ -111,11 +111,15 @@ pub enum LossCause {
     Expired,
     /// The KMS has asked for a later position.
     Skipped,
+    /// The stream was closed at this end, or ended, before the KMS had accepted them.
+    Closed,
+    /// A new epoch has begun: the two ledgers told different stories.
+    Epoch,
 }
 
 impl LossCause {
     /// Every cause.
-    pub const ALL: [Self; 3] = [Self::BlockLost, Self::Expired, Self::Skipped];
+    pub const ALL: [Self; 5] = [Self::BlockLost, Self::Expired, Self::Skipped, Self::Closed, Self::Epoch];
 }
 
 /// Chunks for push, in the order of the stream.

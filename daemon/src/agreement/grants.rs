@@ -103,9 +103,10 @@ impl Core {
             Supply::gather(self.durable.mark, &self.holdings, &leading.peer_have, leading.peer_complete);
         let mut granted = false;
         let mut too_coarse = Vec::new();
+        let mut crowded = Vec::new();
         while self.in_flight() < self.settings.most_entries_in_flight {
             let Some((claim, stream)) = self.leading.scheduler.first() else { break };
-            match self.turn(now, claim, stream, &supply) {
+            match self.turn(now, claim, stream, &supply, !crowded.is_empty()) {
                 Turned::Gets(bytes) => {
                     self.serve(now, claim, stream, bytes, &mut supply, out);
                     granted = true;
@@ -115,8 +116,17 @@ impl Core {
                     self.leading.scheduler.remove(stream);
                     too_coarse.push(stream);
                 }
+                Turned::NoRoom => {
+                    self.leading.scheduler.remove(stream);
+                    crowded.push(stream);
+                }
                 Turned::KeyIsShort => break,
             }
+        }
+        for stream in crowded {
+            self.place(now, stream);
+            // There is room when something is accepted, here or there, and not before.
+            self.leading.granting = false;
         }
         for stream in too_coarse {
             out.say(
@@ -162,7 +172,15 @@ impl Core {
         }
     }
 
-    fn turn(&mut self, now: Now, claim: Claim, stream: KeyStreamId, supply: &Supply) -> Turned {
+    /// What `stream` gets in its turn. `crowded`: somebody before it found no room, and what is left is for idle streams.
+    fn turn(
+        &mut self,
+        now: Now,
+        claim: Claim,
+        stream: KeyStreamId,
+        supply: &Supply,
+        crowded: bool,
+    ) -> Turned {
         let Some(room) = self.room(stream) else { return Turned::Nothing };
         let (Some(state), Some(live)) = (self.durable.streams.get(&stream), self.streams.get_mut(&stream))
         else {
@@ -186,6 +204,9 @@ impl Core {
             return Turned::Nothing;
         }
         let idle = live.position >= state.next && live.peer.position >= state.next;
+        if crowded && !idle {
+            return Turned::NoRoom;
+        }
         let mut pinnable = self.pinnable(supply, chunk, false);
         if pinnable < chunk && idle {
             pinnable = self.pinnable(supply, chunk, true);
@@ -193,7 +214,14 @@ impl Core {
         let chunks = most.min(supply.bytes()).min(pinnable) / chunk;
         if chunks == 0 {
             let crumbs = supply.is_crumbs() && supply.bytes() < chunk;
-            return if crumbs { Turned::TooCoarse } else { Turned::KeyIsShort };
+            let no_room = supply.bytes() >= chunk && !idle;
+            return if crumbs {
+                Turned::TooCoarse
+            } else if no_room {
+                Turned::NoRoom
+            } else {
+                Turned::KeyIsShort
+            };
         }
         Turned::Gets(chunks * chunk)
     }
@@ -348,6 +376,9 @@ enum Turned {
     /// It could, but there is less than a chunk, or no room for one. Nobody is served before it: its turn would never
     /// come.
     KeyIsShort,
+    /// It could, but both ends keep as much as they may for those who have something already, and it is one of them. It
+    /// steps aside for those of which nothing is kept; when its KMSs have taken what it has, it is one of those.
+    NoRoom,
     /// The blocks are so small that none of its chunks fits an entry.
     TooCoarse,
 }

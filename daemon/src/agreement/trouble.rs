@@ -2,7 +2,7 @@
 
 use super::core::{Core, Link};
 use super::entry::Decision;
-use super::event::{Action, Level, Now, Output};
+use super::event::{Action, Level, LossCause, Now, Output};
 use super::timers::Timer;
 use crate::interface::{KeyStreamId, Status};
 
@@ -126,6 +126,9 @@ impl Core {
                 Level::Info,
                 format!("key stream {stream} ends: the other end closed it a time to live ago"),
             );
+            // This end's KMS has not closed it and is told.
+            let next = self.durable.streams.get(&stream).map_or(0, |s| s.next);
+            self.lose(now, stream, next, LossCause::Expired, out);
             self.close_here(now, stream, out);
         }
     }

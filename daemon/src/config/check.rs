@@ -160,6 +160,11 @@ fn limits(reader: &mut Reader<'_>, config: &Config) {
             reader.note_at(section, 0, setting, &format!("{value} is more than {bound} = {most}"));
         }
     }
+    if config.ledger.in_memory_forgets_everything && config.ledger.directory.is_some() {
+        let message = "a ledger is in a directory or it is in memory: give only one of directory and \
+             in_memory_forgets_everything";
+        reader.note_at("ledger", 0, "in_memory_forgets_everything", message);
+    }
     let two_chunks = u64::from(streams.largest_chunk_size) * 2;
     if u64::from(streams.window_bytes) < two_chunks {
         let message = format!("must hold two of the largest key chunks: give at least {two_chunks} bytes");

@@ -28,7 +28,9 @@ pub use self::address::{HostPort, KEY_MATERIAL_PATH, KmsEndpoint, LONGEST_URI, i
 pub use self::error::{ConfigError, Problem};
 pub use self::reference::reference_markdown;
 pub(crate) use self::rule::excerpt;
-pub use self::settings::{Api, Kms, Log, Module, Notices, Profile, Push, Role, Streams, Transport, Vault};
+pub use self::settings::{
+    Api, Kms, Ledger, Log, Module, Notices, Profile, Push, Role, Streams, Transport, Vault,
+};
 
 /// Most bytes of a configuration file.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -102,6 +104,8 @@ pub struct Config {
     pub streams: Streams,
     /// The memory that holds key.
     pub vault: Vault,
+    /// Where the ledger is.
+    pub ledger: Ledger,
     /// Pushing key chunks to the KMSs.
     pub push: Push,
     /// Notices to the KMS.
@@ -159,6 +163,7 @@ impl Config {
         let transport = reader.section(root);
         let streams = reader.section(root);
         let vault = reader.section(root);
+        let ledger = reader.section(root);
         let push = reader.section(root);
         let notices = reader.section(root);
         let log = reader.section(root);
@@ -171,6 +176,7 @@ impl Config {
             transport: transport?,
             streams: streams?,
             vault: vault?,
+            ledger: ledger?,
             push: push?,
             notices: notices?,
             log: log?,
@@ -181,7 +187,7 @@ impl Config {
 }
 
 /// Every section in the order of the file.
-fn reference() -> [SectionReference; 11] {
+fn reference() -> [SectionReference; 12] {
     [
         Module::reference(),
         CardKeys::reference(),
@@ -191,6 +197,7 @@ fn reference() -> [SectionReference; 11] {
         Transport::reference(),
         Streams::reference(),
         Vault::reference(),
+        Ledger::reference(),
         Push::reference(),
         Notices::reference(),
         Log::reference(),

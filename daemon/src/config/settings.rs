@@ -103,6 +103,7 @@ const ENDPOINT: Text<KmsEndpoint> =
 const NAME: Text<String> =
     Text { parse: parse_name, what: "1 to 64 letters, digits, dots, hyphens or underscores" };
 const FILE: Text<PathBuf> = Text { parse: parse_file, what: "the absolute path of a file" };
+const DIRECTORY: Text<PathBuf> = Text { parse: parse_directory, what: "the absolute path of a directory" };
 const PCI: Text<PciAddress> = Text { parse: parse_pci, what: "a PCI address such as \"0000:01:00.0\"" };
 const PCI_ID: Text<PciIdentity> = Text {
     parse: parse_pci_id,
@@ -120,6 +121,17 @@ fn parse_file(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if text.contains('\0') || text.len() > 107 {
         Err("it has a zero octet or is longer than the 107 octets that a socket's path may have".to_owned())
+    } else if path.is_absolute() {
+        Ok(path)
+    } else {
+        Err("it does not begin with /".to_owned())
+    }
+}
+
+fn parse_directory(text: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(text);
+    if text.contains('\0') {
+        Err("it has a zero octet".to_owned())
     } else if path.is_absolute() {
         Ok(path)
     } else {
@@ -277,6 +289,17 @@ section! {
         bytes: u64 = integer(67_108_864, 4_194_304..=68_719_476_736, "bytes").multiple_of(4_096);
         /// Starts also when the memory cannot be locked. The operating system may then write key to a swap disk.
         unlocked_memory_lets_keys_reach_swap: bool = Flag(false);
+    }
+}
+
+section! {
+    /// Where this end keeps what was agreed, over restarts: names and numbers, never key.
+    pub struct Ledger in "ledger" {
+        /// Directory for the ledger alone, on a disk of this host. Without it the one that systemd gives
+        /// (STATE_DIRECTORY) is meant.
+        directory: Option<PathBuf> = Optional(DIRECTORY);
+        /// Keeps no ledger over restarts: each ends all key streams at both ends, and burns what the cards hold.
+        in_memory_forgets_everything: bool = Flag(false);
     }
 }
 

@@ -93,17 +93,28 @@ const ORDERS: usize = 4096;
 const PULSE: Duration = Duration::from_millis(250);
 /// Between two readings of telemetry.
 const TELEMETRY: Duration = Duration::from_secs(1);
+/// While the card makes the cell durable: how soon to look.
+const CELL_LOOK: Duration = Duration::from_millis(1);
 /// While the vault is full or the engine behind: the card's ring fills, as it should, and this is how soon to look, ...
 const HELD_BACK: Duration = Duration::from_millis(2);
 /// ... and how late when looking goes on and on. An order, which tells that blocks were released, comes before that.
 const HELD_BACK_LONG: Duration = Duration::from_millis(64);
+
+/// The host-owned cell, between the engine and the card's thread.
+#[derive(Debug, Default)]
+struct Cell {
+    /// What it is to hold.
+    wanted: AtomicU64,
+    /// What the card has shown, which is durable.
+    shown: AtomicU64,
+}
 
 /// The engine's side of the card's thread.
 pub(crate) struct CardPort {
     pub(crate) news: Consumer<FromCard>,
     pub(crate) awake: Arc<Notify>,
     orders: Producer<ToCard>,
-    cell: Arc<AtomicU64>,
+    cell: Arc<Cell>,
     waker: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -121,7 +132,10 @@ impl CardPort {
         let (news_in, news) = RingBuffer::new(NEWS);
         let (orders, orders_out) = RingBuffer::new(ORDERS);
         let awake = Arc::new(Notify::new());
-        let cell = Arc::new(AtomicU64::new(0));
+        let cell = Arc::new(Cell::default());
+        if !card.identity().has_cell {
+            cell.shown.store(u64::MAX, Ordering::Release);
+        }
         let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let worker = Worker {
             card,
@@ -130,6 +144,7 @@ impl CardPort {
             orders: orders_out,
             cell: Arc::clone(&cell),
             stored: 0,
+            requested: None,
             awake: Arc::clone(&awake),
             waker: Arc::clone(&waker),
             next_telemetry: Instant::now(),
@@ -149,8 +164,13 @@ impl CardPort {
 
     /// Raises the host-owned cell to `value` soon. Of several values only the last is stored.
     pub(crate) fn raise_cell(&self, value: u64) {
-        self.cell.fetch_max(value, Ordering::Release);
+        self.cell.wanted.fetch_max(value, Ordering::Release);
         let _ = self.waker.write(1);
+    }
+
+    /// What the cell is known to hold; everything where the card has none. `awake` tells of changes.
+    pub(crate) fn cell_shown(&self) -> u64 {
+        self.cell.shown.load(Ordering::Acquire)
     }
 
     /// Whether the thread has ended.
@@ -183,10 +203,11 @@ struct Worker<B: Backing> {
     vault: Vault,
     news: Producer<FromCard>,
     orders: Consumer<ToCard>,
-    /// What the cell is to hold.
-    cell: Arc<AtomicU64>,
-    /// What the cell was told to hold last.
+    cell: Arc<Cell>,
+    /// What the card has shown that the cell holds.
     stored: u64,
+    /// What it was asked to hold and does not show yet.
+    requested: Option<u64>,
     awake: Arc<Notify>,
     waker: Arc<EventFd>,
     next_telemetry: Instant,
@@ -262,7 +283,7 @@ impl<B: Backing> Worker<B> {
 
     /// Sleeps until the card, the engine or the clock wants something.
     fn sleep(&mut self) -> Result<Woken, Fault> {
-        let woken = self.card.wait(PULSE, Some(self.waker.as_fd()))?;
+        let woken = self.card.wait(self.at_most(PULSE), Some(self.waker.as_fd()))?;
         let _ = self.waker.read();
         Ok(woken)
     }
@@ -270,7 +291,7 @@ impl<B: Backing> Worker<B> {
     /// Sleeps until the engine orders something, `longest` at most. The card's own events are no reason to wake: they
     /// wait for room.
     fn wait_for_room(&self, longest: Duration) {
-        let timeout = PollTimeout::try_from(longest).unwrap_or(PollTimeout::ZERO);
+        let timeout = PollTimeout::try_from(self.at_most(longest)).unwrap_or(PollTimeout::ZERO);
         if poll(&mut [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)], timeout).is_err() {
             // Interrupted, or out of memory: not in a tight loop.
             std::thread::sleep(HELD_BACK);
@@ -283,7 +304,7 @@ impl<B: Backing> Worker<B> {
         if self.carry_out_orders()? {
             return Ok(Turn::Stop);
         }
-        self.store_cell()?;
+        self.tend_cell()?;
         let turn = self.take_events();
         if Instant::now() >= self.next_telemetry {
             self.next_telemetry = Instant::now() + TELEMETRY;
@@ -300,13 +321,35 @@ impl<B: Backing> Worker<B> {
         turn
     }
 
-    fn store_cell(&mut self) -> Result<(), Fault> {
-        let wanted = self.cell.load(Ordering::Acquire);
-        if wanted > self.stored && self.card.identity().has_cell {
-            self.card.store_cell(wanted)?;
-            self.stored = wanted;
+    /// Asks the card for the newest value, one at a time, and tells the engine what the card shows.
+    fn tend_cell(&mut self) -> Result<(), Fault> {
+        while self.card.identity().has_cell {
+            let value = match self.requested {
+                Some(value) => value,
+                None => {
+                    let wanted = self.cell.wanted.load(Ordering::Acquire);
+                    if wanted <= self.stored {
+                        return Ok(());
+                    }
+                    self.card.request_cell(wanted)?;
+                    wanted
+                }
+            };
+            self.requested = Some(value);
+            if !self.card.cell_settled()? {
+                return Ok(());
+            }
+            self.requested = None;
+            self.stored = value;
+            self.cell.shown.store(value, Ordering::Release);
+            self.awake.notify_one();
         }
         Ok(())
+    }
+
+    /// `longest`, but not so long that the card's showing of the cell would be seen late.
+    fn at_most(&self, longest: Duration) -> Duration {
+        if self.requested.is_some() { longest.min(CELL_LOOK) } else { longest }
     }
 
     /// Answers whether to stop.
@@ -382,6 +425,8 @@ impl<B: Backing> Worker<B> {
                 Err(next) => fault = next,
             }
         }
+        // A reset may have come between the request and the card's memory.
+        self.requested = None;
         tell_for_sure(&mut self.news, &self.awake, FromCard::Recovered);
         Ok(())
     }

@@ -62,6 +62,12 @@ pub enum Failure {
     /// The peer link cannot be set up.
     #[error("{0}")]
     Peer(#[from] LinkError),
+    /// Nobody says where the ledger is.
+    #[error(
+        "there is no place for the ledger: give ledger.directory, or start qkdd by its systemd unit, which has one \
+         (STATE_DIRECTORY); ledger.in_memory_forgets_everything = true does without"
+    )]
+    NoLedger,
     /// The ledger cannot keep what it must.
     #[error("{0}")]
     Ledger(#[from] LedgerError),
@@ -108,7 +114,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::System(_) | Self::Key(_) | Self::Push(_) => 1,
-            Self::Config(_) => 2,
+            Self::Config(_) | Self::NoLedger => 2,
             Self::Socket { .. } | Self::Slot { .. } | Self::Open(_) => 3,
             Self::Card(CardEnd::Gone | CardEnd::RemovalRequested) => 4,
             Self::Card(CardEnd::OutOfOrder(_) | CardEnd::NotClosed(_)) => 5,

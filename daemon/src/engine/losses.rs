@@ -60,6 +60,8 @@ impl Losses {
                 LossCause::BlockLost => "blocks of them are lost at this end",
                 LossCause::Expired => "their time to live is over",
                 LossCause::Skipped => "the KMS asked for a later position",
+                LossCause::Closed => "the key stream is closed",
+                LossCause::Epoch => "the two ledgers differ, and a new epoch begins",
             };
             format!("key stream {stream}: {count} chunks from {first} to {last} are not delivered: {why}")
         })

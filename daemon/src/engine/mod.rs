@@ -1,9 +1,12 @@
 //! The engine: brings together card, key agreement, ledger, peer link and pushers in one task.
 //!
-//! Every turn takes in what has happened, lets the [`Core`] decide, makes its writes durable in one commit, and then
-//! carries out its actions. Nothing but this task changes the state of the key agreement.
+//! Every turn takes in what has happened and lets the [`Core`] decide. What it writes is made durable by a thread, in one
+//! commit for all that has gathered while the commit before was under way; its number goes to the card's cell; and only
+//! when the cell shows it are the actions carried out that depend on it. Nothing but this task changes the state of the
+//! key agreement.
 
 mod aside;
+mod batches;
 mod card;
 mod clock;
 mod exit;
@@ -14,6 +17,7 @@ mod saying;
 mod start;
 mod streams;
 mod supervision;
+mod writer;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -21,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use self::batches::Batches;
 pub use self::card::CardEnd;
 use self::card::{CardPort, FromCard, ToCard};
 pub use self::exit::{Failure, KeyFault};
@@ -31,15 +36,17 @@ pub use self::start::{Addresses, run};
 pub use self::streams::PushFault;
 use self::streams::Streams;
 use self::supervision::Supervision;
+use self::writer::Writer;
 use crate::agreement::{Action, BlockName, Core, Event, Level, Message, Output, Position};
 use crate::calls::{Answer, Pending};
 use crate::interface::KeyStreamId;
-use crate::ledger::Ledger;
 use crate::peer::{Link, PeerEvent};
 use crate::push::Report;
 
 /// Most of each kind of input that one turn takes in, so that none shuts out the others.
 const BATCH: usize = 256;
+/// While so many writes and actions wait for ledger and cell, nothing more is taken in from outside, beside the card.
+const MOST_WAITING: usize = 16_384;
 /// While the card's thread is behind with acknowledgements.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 /// Longest wait for the kernel to close the card, once its memory is wiped.
@@ -55,9 +62,10 @@ struct Inputs {
     stopped: mpsc::UnboundedReceiver<(KeyStreamId, Position)>,
 }
 
-struct Engine<L> {
+struct Engine {
     core: Core,
-    ledger: L,
+    writer: Writer,
+    batches: Batches,
     keys: Keys,
     card: CardPort,
     link: Link,
@@ -73,10 +81,11 @@ struct Engine<L> {
     saying: Saying,
     losses: Losses,
     supervision: Supervision,
+    /// What the core wants, as far as its writes are not under way.
     out: Output,
 }
 
-impl<L: Ledger> Engine<L> {
+impl Engine {
     /// Works until `stop` is done or something fails, and then leaves no key behind.
     async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), Failure> {
         let end = self.work(stop).await;
@@ -94,18 +103,22 @@ impl<L: Ledger> Engine<L> {
             let start = self.streams.next_start();
             let losses = self.losses.due();
             let look = self.supervision.due();
+            let slow = self.writer.due();
+            let open = self.takes_more();
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 () = awake.notified() => {}
-                Some(event) = self.inputs.peer.recv() => self.on_peer(event),
-                Some(pending) = self.inputs.calls.recv() => self.on_call(pending),
-                Some(report) = self.inputs.reports.recv() => self.on_report(report),
-                Some(stopped) = self.inputs.stopped.recv() => self.on_stopped(stopped),
+                written = self.writer.done() => self.on_written(written?),
+                Some(event) = self.inputs.peer.recv(), if open => self.on_peer(event),
+                Some(pending) = self.inputs.calls.recv(), if open => self.on_call(pending),
+                Some(report) = self.inputs.reports.recv(), if open => self.on_report(report),
+                Some(stopped) = self.inputs.stopped.recv(), if open => self.on_stopped(stopped),
                 () = sleep_until(tick.unwrap_or(retry)), if tick.is_some() => self.handle(Event::Tick),
                 () = sleep_until(retry), if !self.orders.is_empty() => {}
                 () = sleep_until(start.unwrap_or(retry)), if start.is_some() => {}
                 () = sleep_until(losses.unwrap_or(retry)), if losses.is_some() => {}
                 () = sleep_until(look.unwrap_or(retry)), if look.is_some() => {}
+                () = sleep_until(slow.unwrap_or(retry)), if slow.is_some() => self.writer.look(Instant::now())?,
             }
             self.streams.start_waiting()?;
             self.losses.say(Instant::now());
@@ -118,6 +131,23 @@ impl<L: Ledger> Engine<L> {
 
     /// What else has come meanwhile, in bounded amounts.
     fn take_in(&mut self) -> Result<(), Failure> {
+        if self.takes_more() {
+            self.take_in_from_outside();
+        }
+        for _ in 0..BATCH {
+            let Ok(news) = self.card.news.pop() else { return Ok(()) };
+            self.on_card(news)?;
+        }
+        self.card.awake.notify_one();
+        Ok(())
+    }
+
+    /// Whether what waits for ledger and cell is little enough. What the card delivers is bounded by the vault.
+    fn takes_more(&self) -> bool {
+        self.out.writes.len() + self.out.actions.len() + self.batches.waiting() < MOST_WAITING
+    }
+
+    fn take_in_from_outside(&mut self) {
         for _ in 0..BATCH {
             let Ok(event) = self.inputs.peer.try_recv() else { break };
             self.on_peer(event);
@@ -134,12 +164,6 @@ impl<L: Ledger> Engine<L> {
             let Ok(stopped) = self.inputs.stopped.try_recv() else { break };
             self.on_stopped(stopped);
         }
-        for _ in 0..BATCH {
-            let Ok(news) = self.card.news.pop() else { return Ok(()) };
-            self.on_card(news)?;
-        }
-        self.card.awake.notify_one();
-        Ok(())
     }
 
     fn next_tick(&self) -> Option<Instant> {
@@ -224,15 +248,27 @@ impl<L: Ledger> Engine<L> {
         }
     }
 
-    /// Makes what the core wrote durable, then does what it wants done.
+    /// A write is durable: the card's cell must know before anything is done that depends on it.
+    fn on_written(&mut self, number: u64) {
+        self.card.raise_cell(number);
+        self.batches.written(number);
+    }
+
+    /// Lets the next write begin, and does what no write is waited for any more.
     fn settle(&mut self) -> Result<(), Failure> {
-        if !self.out.writes.is_empty() {
-            let number = self.ledger.commit(&self.out.writes)?;
-            self.out.writes.clear();
-            self.card.raise_cell(number);
+        if !self.writer.is_busy() && !self.out.is_empty() {
+            let Output { writes, actions } = std::mem::take(&mut self.out);
+            if writes.is_empty() {
+                self.batches.follow(actions);
+            } else {
+                self.batches.begin(actions);
+                self.writer.begin(writes);
+            }
         }
-        for action in std::mem::take(&mut self.out.actions) {
-            self.carry_out(action)?;
+        while let Some(actions) = self.batches.next(self.card.cell_shown()) {
+            for action in actions {
+                self.carry_out(action)?;
+            }
         }
         while let Some(order) = self.orders.pop_front() {
             if !self.card.order(order) {
@@ -338,6 +374,7 @@ impl<L: Ledger> Engine<L> {
                 "the card's thread did not end within {STOPPING:?}; its memory goes with the process"
             );
         }
+        self.writer.close(deadline.saturating_duration_since(Instant::now()).max(LOOK_AGAIN)).await;
         log::info!("stopped; {} blocks of key that were not used are wiped", self.keys.count());
         self.keys.clear();
         end

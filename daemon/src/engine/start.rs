@@ -11,6 +11,7 @@ use qkd_driver::{Card, CardOptions};
 use tokio::sync::mpsc;
 
 use super::aside::aside;
+use super::batches::Batches;
 use super::card::CardPort;
 use super::exit::Failure;
 use super::keys::Keys;
@@ -18,11 +19,12 @@ use super::losses::Losses;
 use super::saying::Saying;
 use super::streams::Streams;
 use super::supervision::Supervision;
+use super::writer::Writer;
 use super::{Engine, Inputs, clock, first_light};
 use crate::agreement::{self, Capacity, CardFacts, Core, Output};
 use crate::calls::CallPort;
 use crate::config::{CardBacking, Config, PeerAddress, Role};
-use crate::ledger::{Ledger, MemoryLedger};
+use crate::ledger::{FileLedger, Ledger, MemoryLedger};
 use crate::peer::{Endpoint, Link, Times};
 use crate::push::Pusher;
 use crate::vault::{Locking, Vault};
@@ -92,10 +94,13 @@ async fn run_on<B: Backing + Send + 'static>(
         aside("prepare", move || {
             let vault = Vault::new(config.vault.bytes, locking)?;
             log::info!("memory for keys: {} bytes, {}", vault.size(), vault.kind());
-            Ok((vault, open_card(reach()?, &config)?))
+            // The ledger before the card: one that is refused leaves the card alone.
+            let mut ledger = open_ledger(&config)?;
+            let durable = ledger.load()?;
+            Ok((vault, ledger, durable, open_card(reach()?, &config)?))
         })
     };
-    let (vault, mut card) = tokio::select! {
+    let (vault, ledger, durable, mut card) = tokio::select! {
         prepared = preparing => prepared?,
         () = stop.as_mut() => {
             supervision.stopping();
@@ -103,8 +108,6 @@ async fn run_on<B: Backing + Send + 'static>(
             return Ok(());
         }
     };
-    let mut ledger = MemoryLedger::new();
-    let durable = ledger.load()?;
 
     let (peer_events, peer) = mpsc::channel(QUEUE);
     let link = Link::start(endpoint_of(&config.peer.address), times_of(&config), peer_events).await?;
@@ -121,7 +124,9 @@ async fn run_on<B: Backing + Send + 'static>(
             supervision.stopping();
             return card.close().map_err(|e| super::CardEnd::NotClosed(e).into());
         };
-        let settings = agreement_settings(&config, facts(&mut card, peer_serial)?, &vault);
+        let facts = facts(&mut card, peer_serial)?;
+        say_whether_the_ledger_is_the_one(card.identity().has_cell, facts.cell, durable.write_number);
+        let settings = agreement_settings(&config, facts, &vault);
         let (reports_in, reports) = mpsc::channel(QUEUE);
         let (stopped_in, stopped) = mpsc::unbounded_channel();
         let endpoints: HashMap<_, _> =
@@ -129,7 +134,8 @@ async fn run_on<B: Backing + Send + 'static>(
         let pusher = Pusher::new(config.push.clone(), &config.transport, locking, reports_in);
         let engine = Engine {
             core: Core::new(settings, durable),
-            ledger,
+            writer: Writer::start(ledger)?,
+            batches: Batches::default(),
             keys: Keys::default(),
             card: CardPort::start(card, vault, supervision.card.clone())?,
             streams: Streams::new(pusher, endpoints, stopped_in),
@@ -151,6 +157,43 @@ async fn run_on<B: Backing + Send + 'static>(
     server_handle.stop(false).await;
     serving.abort();
     end
+}
+
+/// The ledger, where the configuration or else systemd says.
+fn open_ledger(config: &Config) -> Result<Box<dyn Ledger + Send>, Failure> {
+    if config.ledger.in_memory_forgets_everything {
+        log::warn!(
+            "the ledger is kept in memory (ledger.in_memory_forgets_everything): the next start ends all key streams and \
+             burns what the cards hold"
+        );
+        return Ok(Box::new(MemoryLedger::new()));
+    }
+    // systemd gives several with colons between them, where the unit has several.
+    let given = std::env::var_os("STATE_DIRECTORY").filter(|given| !given.is_empty());
+    let given = given.and_then(|given| std::env::split_paths(&given).next());
+    let directory = config.ledger.directory.clone().or(given).ok_or(Failure::NoLedger)?;
+    let ledger = FileLedger::open(&directory)?;
+    if ledger.is_new() {
+        log::warn!("ledger {}: there was none; a new one is begun", ledger.file().display());
+    } else {
+        log::info!("ledger {}: at write {}", ledger.file().display(), ledger.write_number());
+    }
+    Ok(Box::new(ledger))
+}
+
+/// What the card's cell tells of the ledger.
+fn say_whether_the_ledger_is_the_one(has_cell: bool, cell: u64, write_number: u64) {
+    if !has_cell {
+        log::warn!(
+            "this card has no cell: that a ledger was lost or restored from a backup is seen only where the other end \
+             remembers more. Never put an old ledger back without removing the other end's as well"
+        );
+    } else if cell > write_number {
+        log::warn!(
+            "the card has seen write {cell} of a ledger, and this ledger is at write {write_number}: it is new, or was \
+             restored from a backup, or belongs to another card"
+        );
+    }
 }
 
 fn open_card<B: Backing>(backing: B, config: &Config) -> Result<Card<B>, Failure> {

@@ -1,6 +1,6 @@
 //! A ledger that lasts as long as the process.
 
-use super::{Ledger, LedgerError};
+use super::{Ledger, LedgerError, number_after};
 use crate::agreement::{Durable, Record};
 
 /// Keeps everything in memory: after a restart the daemon knows nothing and burns what its card still holds.
@@ -35,11 +35,7 @@ impl Ledger for MemoryLedger {
     }
 
     fn commit(&mut self, writes: &[Record]) -> Result<u64, LedgerError> {
-        let raised = writes.iter().fold(self.durable.write_number, |number, record| match record {
-            Record::WriteNumber(at_least) => number.max(*at_least),
-            _ => number,
-        });
-        let number = raised.checked_add(1).ok_or(LedgerError::NumbersUsedUp)?;
+        let number = number_after(self.durable.write_number, writes)?;
         for record in writes {
             self.durable.apply(record);
         }

@@ -1,7 +1,19 @@
 //! The ledger: what this end has agreed to, kept over restarts. Names and numbers, never key.
+//!
+//! [`FileLedger`] keeps it in a file, and [`MemoryLedger`] only as long as the process lives.
 
+mod directory;
+mod error;
+mod file;
+mod format;
 mod memory;
+mod rows;
+mod storage;
+#[cfg(test)]
+mod tests;
 
+pub use error::LedgerError;
+pub use file::FileLedger;
 pub use memory::MemoryLedger;
 
 use crate::agreement::{Durable, Record};
@@ -18,24 +30,16 @@ pub trait Ledger {
     /// [`Record::WriteNumber`] they go on above it. The engine stores the number in the card's cell before it acts.
     ///
     /// # Errors
-    /// See [`LedgerError`]. Nothing of `writes` has been kept then; the core that made them must be dropped.
+    /// See [`LedgerError`]. Nothing of `writes` has been acted on then, and whether they were kept shows only when the
+    /// ledger is opened anew; the core that made them must be dropped, and so must the ledger.
     fn commit(&mut self, writes: &[Record]) -> Result<u64, LedgerError>;
 }
 
-/// The ledger cannot keep or give what it should.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// Write numbers are used up.
-    #[error("the ledger's write numbers are used up; set the pair up anew")]
-    NumbersUsedUp,
-    /// Storage failed.
-    #[error(
-        "ledger {place}: {source}; nothing is answered, granted or acknowledged until it can be written again"
-    )]
-    Storage {
-        /// Where it is.
-        place: String,
-        /// What the storage said.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+/// The number of the write that makes `writes` durable after write `last`.
+fn number_after(last: u64, writes: &[Record]) -> Result<u64, LedgerError> {
+    let raised = writes.iter().fold(last, |number, record| match record {
+        Record::WriteNumber(at_least) => number.max(*at_least),
+        _ => number,
+    });
+    raised.checked_add(1).ok_or(LedgerError::NumbersUsedUp)
 }

@@ -23,6 +23,8 @@ pub(super) struct Cell {
     shown: u64,
     /// Largest value that was stored or shown.
     stored: u64,
+    /// When that was last asked for.
+    asked_at: Duration,
 }
 
 impl<B: Backing> Card<B> {
@@ -102,30 +104,40 @@ impl<B: Backing> Card<B> {
     /// # Errors
     /// [`Fault::NoCell`], or a fault that takes the card out of service.
     pub fn store_cell(&mut self, value: u64) -> Result<(), Fault> {
-        if !self.identity.has_cell {
-            return Err(self.fail(Fault::NoCell));
-        }
-        self.try_store_cell(value).map_err(|fault| self.fail(fault))
-    }
-
-    fn try_store_cell(&mut self, value: u64) -> Result<(), Fault> {
-        if self.read_cell()? >= value {
-            return Ok(());
-        }
-        self.cell = self.cell.map(|cell| Cell { stored: cell.stored.max(value), ..cell });
-        self.backing.registers().set64(reg::CELL_STORE, value);
-        let ms = self.longest(CELL_MS);
-        let deadline = self.backing.now().saturating_add(Duration::from_millis(ms));
-        loop {
-            let late = self.backing.now() >= deadline;
-            if self.read_cell()? >= value {
-                return Ok(());
-            }
-            if late {
-                return Err(Fault::Timeout { what: "storing the cell", ms, clause: "TIM-7" });
-            }
+        self.request_cell(value)?;
+        while !self.cell_settled()? {
             self.backing.pause(LOOK_EVERY);
         }
+        Ok(())
+    }
+
+    /// As [`Card::store_cell`], but does not wait: [`Card::cell_settled`] tells when the card shows it. Of several values
+    /// asked for before that, the last counts.
+    ///
+    /// # Errors
+    /// As [`Card::store_cell`].
+    pub fn request_cell(&mut self, value: u64) -> Result<(), Fault> {
+        if self.cell()? < value {
+            let now = self.backing.now();
+            self.cell = self.cell.map(|cell| Cell { stored: cell.stored.max(value), asked_at: now, ..cell });
+            self.backing.registers().set64(reg::CELL_STORE, value);
+        }
+        Ok(())
+    }
+
+    /// Whether the card shows all that was asked for, which then is durable.
+    ///
+    /// # Errors
+    /// [`Fault::NoCell`], or a fault that takes the card out of service: also when `CELL_MS` has passed (TIM-7).
+    pub fn cell_settled(&mut self) -> Result<bool, Fault> {
+        let now = self.backing.now();
+        let found = self.cell()?;
+        let Some(Cell { stored, asked_at, .. }) = self.cell else { return Ok(true) };
+        let ms = self.longest(CELL_MS);
+        if found < stored && now.saturating_sub(asked_at) >= Duration::from_millis(ms) {
+            return Err(self.fail(Fault::Timeout { what: "storing the cell", ms, clause: "TIM-7" }));
+        }
+        Ok(found >= stored)
     }
 
     /// What the cell holds.
@@ -145,11 +157,12 @@ impl<B: Backing> Card<B> {
         if found == u64::MAX && self.backing.registers().get32(reg::MAGIC) == u32::MAX {
             return Err(Fault::Gone);
         }
-        let Cell { shown: from, stored: to } = self.cell.unwrap_or(Cell { shown: found, stored: found });
+        let before = self.cell.unwrap_or(Cell { shown: found, stored: found, asked_at: Duration::ZERO });
+        let (from, to) = (before.shown, before.stored);
         if !(from..=to).contains(&found) {
             return Err(Fault::Cell { from, to, found });
         }
-        self.cell = Some(Cell { shown: found, stored: to });
+        self.cell = Some(Cell { shown: found, ..before });
         Ok(found)
     }
 }

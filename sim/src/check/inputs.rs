@@ -56,18 +56,25 @@ pub fn read_counted(path: &Path) -> Result<CountedLosses, CheckError> {
         return Err(wrong(format!("it is larger than {LARGEST_COUNTED} octets")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-    let mut all: HashMap<Uuid, Vec<Range<u64>>> = HashMap::new();
+    let mut all = CountedLosses::default();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let loss: CountedLoss =
             serde_json::from_str(line).map_err(|error| wrong(format!("line {}: {error}", number + 1)))?;
-        all.entry(loss.stream).or_default().push(loss.first..loss.first.saturating_add(loss.count));
+        all.add(loss.stream, loss.first..loss.first.saturating_add(loss.count));
     }
-    Ok(CountedLosses(all))
+    Ok(all)
 }
 
 /// Positions that the modules have counted as lost, by stream.
 #[derive(Clone, Debug, Default)]
 pub struct CountedLosses(HashMap<Uuid, Vec<Range<u64>>>);
+
+impl CountedLosses {
+    /// Adds positions of a stream.
+    pub fn add(&mut self, stream: Uuid, positions: Range<u64>) {
+        self.0.entry(stream).or_default().push(positions);
+    }
+}
 
 /// Judges two histories against I1 to I5.
 ///

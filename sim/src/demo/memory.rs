@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Name of the process that simulates the cards.
-pub(super) const PAIR: &str = "pair";
+use crate::stage::cast::PAIR;
 
 /// Samples of one process.
 #[derive(Debug, Default)]

@@ -1,17 +1,9 @@
 //! The whole system on one machine: two cards on one link, two daemons, two KMSs, as real processes on loopback.
 
-mod cast;
-mod configuration;
 mod memory;
 mod outcome;
-mod picture;
-mod process;
-mod proxy;
 mod troubles;
 
-use std::fs::DirBuilder;
-use std::io::{self, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -19,11 +11,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::check::{CheckError, CountedLosses, judge};
-use cast::{Cast, Interruption, Places, find_qkdd};
+use crate::stage::cast::{Cast, Script};
+use crate::stage::picture::Picture;
+use crate::stage::process::ProcessError;
+use crate::stage::{Interruption, Places, Say, StageError};
 use memory::Memory;
 use outcome::Shown;
-use picture::Picture;
-use process::ProcessError;
 use troubles::{Kind, News, Trouble};
 
 /// Shortest time in which every trouble finds its place.
@@ -32,6 +25,8 @@ const LEAST_SECONDS: u64 = 8;
 const TROUBLE_LASTS: Duration = Duration::from_secs(1);
 /// Longest time until keys come at both ends.
 const FIRST_KEY_WITHIN: Duration = Duration::from_secs(90);
+/// Memory for key at each daemon, as qkdd has it by default.
+const VAULT_BYTES: u64 = 64 << 20;
 /// Time between two looks at the processes.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Time between two progress lines.
@@ -93,6 +88,27 @@ impl Args {
         self.fraction(30)
     }
 
+    /// What the processes are to be like.
+    fn script(&self) -> Script {
+        let mut script = Script {
+            rate: self.rate.clone(),
+            seed: self.seed,
+            streams: self.streams,
+            largest_chunk: self.chunk_size,
+            vault_bytes: VAULT_BYTES,
+            ..Script::default()
+        };
+        let [both, _, b] = &mut script.kms;
+        both.extend(["--chunk-size".into(), self.chunk_size.to_string()]);
+        if !self.no_trouble {
+            let at = self.lost_block_at().as_millis();
+            script.pair.extend(["--fault".into(), format!("at={at}ms end=b kind=lose-block count=1")]);
+            let (at, lasts) = (self.refusal_at().as_millis(), TROUBLE_LASTS.as_millis());
+            b.extend(["--trouble".into(), format!("at={at}ms kind=503 for={lasts}ms")]);
+        }
+        script
+    }
+
     fn troubles(&self) -> Vec<Trouble> {
         if self.no_trouble {
             return Vec::new();
@@ -110,27 +126,12 @@ impl Args {
 enum DemoError {
     #[error("{LEAST_SECONDS} seconds are needed for the troubles; give more --seconds or --no-trouble")]
     TooShort,
-    #[error(
-        "the daemon {path} is not there; build it with `cargo build -p qkd-daemon --bin qkdd` (with --release if this \
-         program was), or name it with --qkdd"
-    )]
-    NoDaemon { path: PathBuf },
-    #[error("cannot use {path}: {source}")]
-    Directory { path: PathBuf, source: io::Error },
-    #[error("{0} is not empty: name a new directory with --keep")]
-    NotEmpty(PathBuf),
-    #[error("cannot listen on loopback: {0}")]
-    Ports(io::Error),
-    #[error("cannot run at all: {0}")]
-    Runtime(io::Error),
-    #[error("qkdd said it is ready, but not as expected: `{line}`")]
-    Strange { line: String },
+    #[error(transparent)]
+    Stage(#[from] StageError),
     #[error(transparent)]
     Process(#[from] ProcessError),
     #[error("no key came at both ends of every stream within {} s", FIRST_KEY_WITHIN.as_secs())]
     NoKey,
-    #[error("interrupted")]
-    Interrupted,
     #[error(transparent)]
     Check(#[from] CheckError),
 }
@@ -138,8 +139,8 @@ enum DemoError {
 /// Runs the subcommand until the demonstration is over and everything is cleared up.
 pub fn run(args: Args) -> ExitCode {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(DemoError::Runtime);
-    let shown = runtime.and_then(|runtime| runtime.block_on(stage(&args)));
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StageError::Runtime);
+    let shown = runtime.map_err(DemoError::from).and_then(|runtime| runtime.block_on(stage(&args)));
     match shown {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -155,52 +156,34 @@ async fn stage(args: &Args) -> Result<bool, DemoError> {
     if args.seconds < LEAST_SECONDS && !args.no_trouble {
         return Err(DemoError::TooShort);
     }
-    let sim = std::env::current_exe().map_err(DemoError::Runtime)?;
-    let qkdd = find_qkdd(args.qkdd.as_deref(), &sim)?;
-    let mut interruption = Interruption::new().map_err(DemoError::Runtime)?;
-    let (directory, temporary) = directory(args)?;
-    let places = Places { directory, sim, qkdd };
-
+    let mut places = Places::new("qkd-demo-", args.keep.as_deref(), args.qkdd.as_deref())?;
+    let mut interruption = Interruption::new().map_err(StageError::Runtime)?;
+    let script = args.script();
     let started = tokio::select! {
-        started = Cast::start(args, &places) => started,
-        () = interruption.wait() => return Err(DemoError::Interrupted),
+        started = Cast::start(&script, &places) => started,
+        () = interruption.wait() => return Err(StageError::Interrupted.into()),
     };
     let (cast, result) = match started {
-        Err((cast, error)) => (cast, Err(error)),
+        Err((cast, error)) => (cast, Err(error.into())),
         Ok(mut cast) => {
             let result = tokio::select! {
                 result = play(args, &places, &mut cast) => result,
-                () = interruption.wait() => Err(DemoError::Interrupted),
+                () = interruption.wait() => Err(StageError::Interrupted.into()),
             };
             (Some(cast), result)
         }
     };
     if let Some(mut cast) = cast {
         cast.end().await;
-        if !matches!(result, Ok(true) | Err(DemoError::Interrupted)) {
+        if !matches!(result, Ok(true) | Err(DemoError::Stage(StageError::Interrupted))) {
             let last: String = cast.all().map(|process| process.last_lines()).collect();
             eprint!("{last}");
-            if let Some(temporary) = temporary {
-                eprintln!("histories and logs are kept in {}", temporary.keep().display());
+            if let Some(kept) = places.keep() {
+                eprintln!("histories and logs are kept in {}", kept.display());
             }
         }
     }
     result
-}
-
-/// The directory that only this user can look into, and what removes it at the end.
-fn directory(args: &Args) -> Result<(PathBuf, Option<tempfile::TempDir>), DemoError> {
-    let Some(path) = &args.keep else {
-        let error = |source| DemoError::Directory { path: std::env::temp_dir(), source };
-        let temporary = tempfile::Builder::new().prefix("qkd-demo-").tempdir().map_err(error)?;
-        return Ok((temporary.path().to_owned(), Some(temporary)));
-    };
-    let error = |source| DemoError::Directory { path: path.clone(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(error)?;
-    if path.read_dir().map_err(error)?.next().is_some() {
-        return Err(DemoError::NotEmpty(path.clone()));
-    }
-    Ok((path.canonicalize().map_err(error)?, None))
 }
 
 async fn play(args: &Args, places: &Places, cast: &mut Cast) -> Result<bool, DemoError> {
@@ -242,7 +225,7 @@ async fn play(args: &Args, places: &Places, cast: &mut Cast) -> Result<bool, Dem
         }
         if said.elapsed() >= SAY_EVERY {
             said = Instant::now();
-            say.progress(now, &picture);
+            progress(say, now, &picture);
             for process in cast.all() {
                 if let Some(id) = process.id() {
                     memory.sample(process.name, id);
@@ -300,51 +283,31 @@ async fn look(cast: &mut Cast, picture: &mut Picture) -> Result<(), DemoError> {
     Ok(())
 }
 
-/// Tells the user.
-struct Say {
-    json: bool,
-}
-
-impl Say {
-    fn text(&self, text: &str) {
-        if self.json {
-            self.line(&json!({ "event": "text", "text": text }).to_string());
-        } else {
-            self.line(text);
-        }
+/// Tells the user how far it has come.
+fn progress(say: Say, now: Duration, picture: &Picture) {
+    let [a, b] = &picture.kms;
+    if say.json {
+        return say.line(
+            &json!({
+                "event": "progress", "seconds": now.as_secs(), "bit_per_s": [a.bit_per_s, b.bit_per_s],
+                "chunks": picture.chunks(), "qber_percent": picture.qber_percent(), "sampled": picture.sampled,
+                "equal": picture.equal, "violations": [a.violations, b.violations],
+            })
+            .to_string(),
+        );
     }
-
-    fn progress(&self, now: Duration, picture: &Picture) {
-        let [a, b] = &picture.kms;
-        if self.json {
-            return self.line(
-                &json!({
-                    "event": "progress", "seconds": now.as_secs(), "bit_per_s": [a.bit_per_s, b.bit_per_s],
-                    "chunks": picture.chunks(), "qber_percent": picture.qber_percent(), "sampled": picture.sampled,
-                    "equal": picture.equal, "violations": [a.violations, b.violations],
-                })
-                .to_string(),
-            );
-        }
-        let [card, _] = &picture.cards;
-        self.line(&format!(
-            "{:>5} s  link {:>7.3} Mbit/s, QBER {:.2} %  delivered A {:>7.3}, B {:>7.3} Mbit/s  chunks A {:>9}, B {:>9}  \
-             equal {}/{} sampled",
-            now.as_secs(),
-            card.secret_key_rate as f64 / 1e6,
-            picture.qber_percent(),
-            a.bit_per_s / 1e6,
-            b.bit_per_s / 1e6,
-            a.chunks,
-            b.chunks,
-            picture.equal,
-            picture.sampled
-        ));
-    }
-
-    /// One line; that nobody reads it does not end the demonstration.
-    fn line(&self, line: &str) {
-        let mut out = io::stdout().lock();
-        let _ = writeln!(out, "{line}").and_then(|()| out.flush());
-    }
+    let [card, _] = &picture.cards;
+    say.line(&format!(
+        "{:>5} s  link {:>7.3} Mbit/s, QBER {:.2} %  delivered A {:>7.3}, B {:>7.3} Mbit/s  chunks A {:>9}, B {:>9}  \
+         equal {}/{} sampled",
+        now.as_secs(),
+        card.secret_key_rate as f64 / 1e6,
+        picture.qber_percent(),
+        a.bit_per_s / 1e6,
+        b.bit_per_s / 1e6,
+        a.chunks,
+        b.chunks,
+        picture.equal,
+        picture.sampled
+    ));
 }

@@ -4,9 +4,9 @@ use serde_json::json;
 
 use super::Args;
 use super::memory::Usage;
-use super::picture::Picture;
 use super::troubles::Trouble;
 use crate::check::{Outcome, Verdict};
+use crate::stage::picture::Picture;
 
 /// Everything that is told at the end.
 pub(super) struct Shown<'a> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::picture::Picture;
+use crate::stage::picture::Picture;
 
 /// Time after a trouble in which keys may still come that were on their way before. Only later ones tell that it is over.
 const SETTLES_IN: Duration = Duration::from_secs(1);

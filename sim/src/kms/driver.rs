@@ -1,13 +1,14 @@
 //! Leads each key stream through its life: open, hand over the ID, get-key, close.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::handover;
+use super::handover::{self, Ids};
 use super::module::{Failure, Module};
 use super::receiver::{Receiver, Slot};
 
@@ -17,6 +18,13 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(50), Duration::fro
 const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 /// How often it is looked whether trouble of the KMS's own is over.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// With `reopen`: a stream that has been silent for so long is asked for again, which tells whether it is still there.
+const SILENT_FOR: Duration = Duration::from_secs(2);
+/// With `reopen`: a stream that has received, and whose get-key finds none for so long, is taken for one that has ended.
+const UNKNOWN_FOR: Duration = Duration::from_secs(3);
+/// With `reopen`: the same for a stream that was joined and to which nobody came. Its ID may be an old one.
+const NO_PEER_FOR: Duration = Duration::from_secs(8);
 
 /// How far a stream has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +42,14 @@ pub(super) struct Seat {
     pub(super) stage: Stage,
     pub(super) id: Option<Uuid>,
     pub(super) slot: Option<Arc<Slot>>,
+}
+
+/// How a stream has ended.
+enum End {
+    /// The KMS has closed it.
+    Closed,
+    /// The modules have.
+    Lost,
 }
 
 /// All streams of the KMS, in the order of the command line.
@@ -62,6 +78,9 @@ pub(super) enum StreamError {
     /// A call failed for good, or for too long.
     #[error(transparent)]
     Call(#[from] Failure),
+    /// No new ID came for a stream that has ended.
+    #[error("cannot learn the ID of a new key stream: {0}")]
+    Ids(std::io::Error),
     /// The ID could not be handed over.
     #[error("cannot write the key stream ID to {path}: {source}")]
     HandOver {
@@ -78,6 +97,12 @@ pub(super) struct Driver {
     pub(super) receiver: Arc<Receiver>,
     pub(super) seats: Seats,
     pub(super) ids_out: Option<PathBuf>,
+    /// Opens a new stream for one that the modules have ended.
+    pub(super) reopen: bool,
+    /// Where the IDs of new streams come from, if this KMS joins.
+    pub(super) ids_in: Option<Ids>,
+    /// IDs taken from there.
+    pub(super) taken: AtomicUsize,
     pub(super) index: Option<u32>,
     /// Longest time until a stream must be receiving.
     pub(super) patience: Duration,
@@ -86,22 +111,55 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// Leads stream `number` through its life. `id`: `None` lets the module choose.
+    /// Leads stream `number` through its life, and with `reopen` through the lives of those that follow it. `id`: `None`
+    /// lets the module choose.
     ///
     /// # Errors
     /// See [`StreamError`].
-    pub(super) async fn run(&self, number: usize, id: Option<Uuid>, joins: bool) -> Result<(), StreamError> {
-        let result = self.live(number, id, joins).await;
+    pub(super) async fn run(
+        &self,
+        number: usize,
+        mut id: Option<Uuid>,
+        joins: bool,
+    ) -> Result<(), StreamError> {
+        let result = loop {
+            match self.live(number, id, joins).await {
+                Ok(End::Closed) => break Ok(()),
+                Ok(End::Lost) if *self.stop.borrow() => break Ok(()),
+                Err(error) if !self.reopen || *self.stop.borrow() => break Err(error),
+                Ok(End::Lost) => {}
+                Err(error) => log::warn!("stream {number}: {error}; trying a new one"),
+            }
+            self.seats.change(number, |seat| seat.stage = Stage::Opening);
+            match self.new_id().await {
+                Ok(new) => id = new,
+                Err(_) if *self.stop.borrow() => break Ok(()),
+                Err(error) => break Err(StreamError::Ids(error)),
+            }
+        };
         let stage = if result.is_ok() { Stage::Closed } else { Stage::Failed };
         self.seats.change(number, |seat| seat.stage = stage);
         result
     }
 
-    async fn live(&self, number: usize, id: Option<Uuid>, joins: bool) -> Result<(), StreamError> {
+    /// The ID for a new stream; `None` where the module is to choose.
+    async fn new_id(&self) -> std::io::Result<Option<Uuid>> {
+        let Some(ids) = &self.ids_in else { return Ok(None) };
+        let before = self.taken.fetch_add(1, Ordering::Relaxed);
+        let mut stop = self.stop.clone();
+        let all = tokio::select! {
+            all = handover::take(ids, before + 1, self.patience) => all?,
+            // An error means that nobody is there to say it any more.
+            _ = stop.wait_for(|stop| *stop) => return Err(std::io::ErrorKind::Interrupted.into()),
+        };
+        Ok(all.last().copied())
+    }
+
+    async fn live(&self, number: usize, id: Option<Uuid>, joins: bool) -> Result<End, StreamError> {
         let until = Instant::now() + self.patience;
         let journal = &self.receiver.journal;
-        let Some(granted) = self.patiently(until, || self.module.open(id, journal)).await? else {
-            return Ok(());
+        let Some(granted) = self.patiently(until, || self.module.open(number, id, journal)).await? else {
+            return Ok(End::Closed);
         };
         let slot = self.receiver.expect(granted.stream, granted.chunk_size);
         log::info!(
@@ -122,10 +180,13 @@ impl Driver {
                 .map_err(|source| StreamError::HandOver { path: path.clone(), source })?;
         }
         slot.lock().asked();
+        // An ID that comes late may be of a stream that has ended as well: then there is another one behind it.
+        let until = if self.reopen && joins { Instant::now() + NO_PEER_FOR } else { until };
         let asked = self.patiently(until, || self.module.get_key(granted.stream, self.index, journal)).await;
+        let mut end = End::Closed;
         if matches!(asked, Ok(Some(()))) {
             self.seats.change(number, |seat| seat.stage = Stage::Receiving);
-            self.receive(granted.stream, &slot).await;
+            end = self.receive(granted.stream, &slot).await;
         }
         // Whatever happened, the stream is not left open at the module.
         let closed = self.close(granted.stream).await;
@@ -133,26 +194,41 @@ impl Driver {
             slot.lock().closed();
         }
         asked?;
-        Ok(closed?)
+        match end {
+            // The module may have no such stream any more.
+            End::Lost => Ok(end),
+            End::Closed => closed.map(|()| end).map_err(Into::into),
+        }
     }
 
-    /// Waits until the KMS is to stop. A stream that the KMS has suspended by refusing a chunk is asked for again, once
-    /// the trouble is over.
-    async fn receive(&self, id: Uuid, slot: &Slot) {
+    /// Waits until the KMS is to stop, or with `reopen` until the stream has ended. A stream that the KMS has suspended by
+    /// refusing a chunk is asked for again, once the trouble is over.
+    async fn receive(&self, id: Uuid, slot: &Slot) -> End {
         let mut stop = self.stop.clone();
         loop {
             tokio::select! {
                 // An error means that nobody is there to say it any more.
-                _ = stop.wait_for(|stop| *stop) => return,
+                _ = stop.wait_for(|stop| *stop) => return End::Closed,
                 () = slot.suspended() => {}
+                () = slot.left_alone(), if self.reopen => {
+                    log::warn!("stream {id} has ended: the module says that the other end is closed");
+                    return End::Lost;
+                }
+                () = slot.silent(SILENT_FOR), if self.reopen => {}
             }
             while self.receiver.trouble().is_some() && !*stop.borrow() {
                 tokio::time::sleep(LOOK_EVERY).await;
             }
-            let until = Instant::now() + self.patience;
-            match self.patiently(until, || self.module.get_key(id, None, &self.receiver.journal)).await {
+            let journal = &self.receiver.journal;
+            let patience = if self.reopen { UNKNOWN_FOR } else { self.patience };
+            let until = Instant::now() + patience;
+            match self.patiently(until, || self.module.get_key(id, None, journal)).await {
                 Ok(Some(())) => log::info!("stream {id}: asked for key again"),
-                Ok(None) => return,
+                Ok(None) => return End::Closed,
+                Err(error) if self.reopen && error.knows_no_stream() => {
+                    log::warn!("stream {id} has ended: {error}");
+                    return End::Lost;
+                }
                 Err(error) => log::error!("stream {id} stays suspended: {error}"),
             }
         }

@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 pub use handover::Ids;
-pub use module::{Form, QosArgs};
+pub use module::{Form, QosArgs, QosText};
 pub use stream::KeyKind;
 pub use trouble::{Kind, Trouble, duration};
 
@@ -39,8 +39,8 @@ use report::{Report, Totals};
 
 /// Most streams of one KMS process.
 const MOST_STREAMS: u32 = 10_000;
-/// Time between two reports.
-const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Shortest time between two reports.
+const LEAST_REPORT_EVERY: Duration = Duration::from_millis(10);
 /// Longest time for stopping the server.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 
@@ -50,6 +50,7 @@ Exit codes: 0 every stream received key, was closed, and every check was good, 1
 /// Arguments of the subcommand.
 #[derive(Clone, Debug, clap::Args)]
 #[command(group = clap::ArgGroup::new("role").required(true), after_help = EXIT_CODES)]
+#[command(group = clap::ArgGroup::new("reopens").args(["open", "join_from"]))]
 pub struct Args {
     /// Address to receive key-material on; port 0 takes a free one. Printed as `listening ADDRESS`.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
@@ -81,8 +82,19 @@ pub struct Args {
     /// Write the IDs of opened streams to this file, one a line, for the other KMS.
     #[arg(long, value_name = "FILE")]
     ids_out: Option<PathBuf>,
+    /// Open a new stream for each that the modules have ended, or join the next one whose ID comes in the file.
+    #[arg(long, requires = "reopens")]
+    reopen: bool,
     #[command(flatten)]
     qos: QosArgs,
+    /// Ask again where the quality of service cannot be met, until patience ends: the module may not know the link's rate
+    /// yet.
+    #[arg(long)]
+    insist: bool,
+    /// What the stream of this number asks for beyond that, counted from the first --also (repeatable): "chunk-size=64
+    /// priority=2 ttl=5". Names as of the options.
+    #[arg(long, value_name = "QOS")]
+    also: Vec<QosText>,
     /// Method of get-key and close: as the interface says, or the POST extension.
     #[arg(long, value_enum, default_value_t = Form::Get)]
     form: Form,
@@ -110,13 +122,23 @@ pub struct Args {
     /// Chunks per second of one stream above which its chunks are recorded in runs.
     #[arg(long, default_value_t = 2000, value_name = "CHUNKS/S")]
     sample_above: u64,
+    /// Chunks of each stream whose digest is remembered: one that comes again later than that cannot be compared.
+    #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1 << 24), value_name = "CHUNKS")]
+    remember: u32,
     /// What the keys should be: `positional` is the simulator's test key, of which every octet is checked.
     #[arg(long, value_enum, default_value_t = KeyKind::Auto)]
     key: KeyKind,
     /// Make trouble, counted from the first chunk: "at=5s kind=503 for=2s" (repeatable). Kinds: 503, 429, 400, hang,
-    /// close-mid-answer, garbage-201, slow.
+    /// close-mid-answer, garbage-201, slow, late, accepted-then-500.
     #[arg(long, value_name = "TROUBLE")]
     trouble: Vec<Trouble>,
+    /// Troubles while the KMS runs: reads one on each line from a file, a FIFO, or standard input for "-". `at` counts
+    /// from the line on. One that cannot be is logged.
+    #[arg(long, value_name = "FILE")]
+    troubles_from: Option<PathBuf>,
+    /// Time between two reports.
+    #[arg(long, default_value = "1s", value_parser = duration, value_name = "DURATION")]
+    report_every: Duration,
     /// Say everything as lines of JSON.
     #[arg(long)]
     json: bool,
@@ -135,6 +157,8 @@ enum KmsError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot learn the key stream IDs: {0}")]
     Ids(io::Error),
+    #[error("--troubles-from {path}: {source}")]
+    Troubles { path: PathBuf, source: io::Error },
     #[error("cannot watch for signals: {0}")]
     Signals(io::Error),
 }
@@ -183,8 +207,19 @@ async fn serve(args: Args) -> Result<bool, KmsError> {
         t: now(),
     }));
     let sample_above = if args.record_keys { u64::MAX } else { args.sample_above };
-    let receiver =
-        Arc::new(Receiver::new(journal, trouble::Plan(args.trouble.clone()), args.key, sample_above));
+    let receiver = Arc::new(Receiver::new(
+        journal,
+        trouble::Plan::new(args.trouble.clone()),
+        stream::Watch {
+            kind: args.key,
+            sample_above,
+            remembered: usize::try_from(args.remember).unwrap_or(usize::MAX),
+        },
+    ));
+    if let Some(path) = &args.troubles_from {
+        follow_troubles(path, Arc::clone(&receiver))
+            .map_err(|source| KmsError::Troubles { path: path.clone(), source })?;
+    }
     let (http, http_handle, bound) = receiver::serve(Arc::clone(&receiver), args.listen)
         .map_err(|source| KmsError::Listen { address: args.listen, source })?;
     let http = actix_web::rt::spawn(http);
@@ -209,6 +244,18 @@ async fn serve(args: Args) -> Result<bool, KmsError> {
         .finish(now())
         .map_err(|source| KmsError::HistoryLost { path: args.history.clone().unwrap_or_default(), source })?;
     Ok(good)
+}
+
+/// Plans the troubles that are asked for while the KMS runs.
+fn follow_troubles(path: &std::path::Path, receiver: Arc<Receiver>) -> io::Result<()> {
+    crate::lines::follow(path, move |line| {
+        match line.and_then(|line| line.parse::<Trouble>()) {
+            Ok(trouble) if receiver.plan(trouble) => {}
+            Ok(_) => log::error!("no trouble before the first chunk"),
+            Err(why) => log::error!("trouble refused: {why}"),
+        }
+        true
+    })
 }
 
 /// The ID of each stream; `None` where the module is to choose.
@@ -236,13 +283,21 @@ async fn receive(
             server,
             source: args.source.clone(),
             destination: args.destination.clone(),
-            qos: args.qos.clone(),
+            qos: (0..ids.len())
+                .map(|number| {
+                    args.also.get(number).map_or_else(|| args.qos.clone(), |also| also.over(&args.qos))
+                })
+                .collect(),
+            insist: args.insist,
             form: args.form,
             deadline: args.call_deadline,
         },
         receiver,
         seats: Seats::new(ids.len()),
         ids_out: args.ids_out.clone(),
+        reopen: args.reopen,
+        ids_in: args.join_from.clone(),
+        taken: ids.len().into(),
         index: args.index,
         patience: args.patience,
         stop: stopped,
@@ -253,7 +308,7 @@ async fn receive(
         streams.spawn(async move { driver.run(number, id, joins).await });
     }
     let mut report = Report::new(args.json);
-    let mut ticks = tokio::time::interval(REPORT_EVERY);
+    let mut ticks = tokio::time::interval(args.report_every.max(LEAST_REPORT_EVERY));
     let mut good = true;
     let mut receiving_since = None;
     loop {
@@ -275,7 +330,7 @@ async fn receive(
                 let _ = stop.send(true);
             }
             _ = ticks.tick() => {
-                for slot in driver.seats.all().into_iter().filter_map(|seat| seat.slot) {
+                for slot in driver.receiver.slots() {
                     slot.lock().write_duplicates(&driver.receiver.journal);
                 }
                 report.tick(&driver);
@@ -290,7 +345,7 @@ async fn receive(
         }
     }
     tokio::time::sleep(args.linger).await;
-    for slot in driver.seats.all().into_iter().filter_map(|seat| seat.slot) {
+    for slot in driver.receiver.slots() {
         slot.lock().flush(&driver.receiver.journal);
     }
     report.end(&driver);

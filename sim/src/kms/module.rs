@@ -1,5 +1,6 @@
 //! The three calls at the QKD module, and their record in the history.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -60,6 +61,54 @@ impl QosArgs {
     }
 }
 
+/// Quality of service in one word after the other: "chunk-size=64 ttl=5".
+#[derive(Clone, Debug)]
+pub struct QosText(QosArgs);
+
+impl FromStr for QosText {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut qos = QosArgs::default();
+        for word in text.split_whitespace() {
+            let (name, value) = word.split_once('=').ok_or_else(|| format!("`{word}` must be name=value"))?;
+            let member = match name {
+                "chunk-size" => &mut qos.chunk_size,
+                "max-bps" => &mut qos.max_bps,
+                "min-bps" => &mut qos.min_bps,
+                "jitter" => &mut qos.jitter,
+                "priority" => &mut qos.priority,
+                "timeout" => &mut qos.timeout,
+                "ttl" => &mut qos.ttl,
+                _ => {
+                    return Err(format!(
+                        "`{name}` is none of chunk-size, max-bps, min-bps, jitter, priority, timeout, ttl"
+                    ));
+                }
+            };
+            *member =
+                Some(value.parse().map_err(|_| format!("`{value}` is no number from 0 to {}", u32::MAX))?);
+        }
+        Ok(Self(qos))
+    }
+}
+
+impl QosText {
+    /// What is said here, and `else_` where nothing is.
+    pub(super) fn over(&self, else_: &QosArgs) -> QosArgs {
+        let Self(own) = self;
+        QosArgs {
+            chunk_size: own.chunk_size.or(else_.chunk_size),
+            max_bps: own.max_bps.or(else_.max_bps),
+            min_bps: own.min_bps.or(else_.min_bps),
+            jitter: own.jitter.or(else_.jitter),
+            priority: own.priority.or(else_.priority),
+            timeout: own.timeout.or(else_.timeout),
+            ttl: own.ttl.or(else_.ttl),
+        }
+    }
+}
+
 /// Why a call did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
@@ -77,6 +126,8 @@ pub(super) enum Failure {
         status: Option<u32>,
         /// What else the answer said.
         detail: String,
+        /// The KMS does not take a quality of service that cannot be met now for the last word.
+        insists: bool,
     },
     /// An answer that accepts, but without what it must say.
     #[error("{call} was answered with HTTP {http}, but the answer lacks {lacks}")]
@@ -91,13 +142,20 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// True if the module says that there is no such stream, or that nobody is at its other end.
+    pub(super) fn knows_no_stream(&self) -> bool {
+        matches!(self, Self::Refused { http: 400, status: Some(3 | 5), .. })
+    }
+
     /// True if the same call may succeed a little later: no answer, the peer not there yet, no link, a busy module.
     pub(super) fn passes(&self) -> bool {
         match self {
             Self::Call(CallError::Url(_)) | Self::Incomplete { .. } => false,
             Self::Call(_) => true,
-            Self::Refused { http, status, .. } => {
-                matches!(status, Some(3 | 4 | 6)) || matches!(http, 408 | 425 | 429 | 502..=504)
+            Self::Refused { http, status, insists, .. } => {
+                matches!(status, Some(3 | 4 | 6))
+                    || (*insists && *status == Some(7))
+                    || matches!(http, 408 | 425 | 429 | 502..=504)
             }
         }
     }
@@ -117,7 +175,10 @@ pub(super) struct Module {
     pub(super) server: Server,
     pub(super) source: String,
     pub(super) destination: String,
-    pub(super) qos: QosArgs,
+    /// What each stream asks for.
+    pub(super) qos: Vec<QosArgs>,
+    /// Asks again for a quality of service that cannot be met now.
+    pub(super) insist: bool,
     pub(super) form: Form,
     /// Longest time for one call.
     pub(super) deadline: Duration,
@@ -130,7 +191,7 @@ struct Answer {
 }
 
 impl Answer {
-    fn refused(&self, call: &'static str) -> Failure {
+    fn refused(&self, call: &'static str, insists: bool) -> Failure {
         // Bounded and without control characters: it goes to a terminal.
         let detail: String = ["detail", "qos"]
             .iter()
@@ -138,7 +199,7 @@ impl Answer {
             .flat_map(|text| text.chars().take(300).collect::<Vec<_>>())
             .filter(|character| !character.is_control())
             .collect();
-        Failure::Refused { call, http: self.http, status: self.status, detail }
+        Failure::Refused { call, http: self.http, status: self.status, detail, insists }
     }
 }
 
@@ -151,17 +212,22 @@ impl Module {
         Ok(Answer { http: reply.status, status, body })
     }
 
-    /// Opens a stream; `None`: the module chooses its ID.
+    /// Opens stream `number`; `None`: the module chooses its ID.
     ///
     /// # Errors
     /// See [`Failure`].
-    pub(super) async fn open(&self, stream: Option<Uuid>, journal: &Journal) -> Result<Granted, Failure> {
+    pub(super) async fn open(
+        &self,
+        number: usize,
+        stream: Option<Uuid>,
+        journal: &Journal,
+    ) -> Result<Granted, Failure> {
         const CALL: &str = "open-connect";
         let body = json!({
             "source": self.source,
             "destination": self.destination,
             "key_stream_id": stream,
-            "qos": self.qos.to_json(),
+            "qos": self.qos.get(number).cloned().unwrap_or_default().to_json(),
         });
         let t = now();
         let answer = self.call("POST", "/api/v1/kms/etsi004/open-connect", &body).await;
@@ -183,7 +249,7 @@ impl Module {
         }));
         let answer = answer?;
         if !(200..300).contains(&answer.http) {
-            return Err(answer.refused(CALL));
+            return Err(answer.refused(CALL, self.insist));
         }
         let lacks = |lacks| Failure::Incomplete { call: CALL, http, lacks };
         let granted = Granted {
@@ -240,5 +306,5 @@ fn parts(answer: &Result<Answer, CallError>) -> (u16, Option<u32>, &Value) {
 
 fn settled(call: &'static str, answer: Result<Answer, CallError>) -> Result<(), Failure> {
     let answer = answer?;
-    if (200..300).contains(&answer.http) { Ok(()) } else { Err(answer.refused(call)) }
+    if (200..300).contains(&answer.http) { Ok(()) } else { Err(answer.refused(call, false)) }
 }

@@ -16,25 +16,28 @@ use uuid::Uuid;
 
 use super::body;
 use super::journal::Journal;
-use super::stream::{KeyKind, Stream, Verdict};
+use super::stream::{Stream, Verdict, Watch};
 use super::trouble::{Kind, Plan, Trouble};
 use crate::history::now;
 use crate::history::record::Invariant;
 
 const PATH: &str = "/api/v1/qkd/etsi004/key-material";
+/// Status of a notice that the other end is closed.
+const PEER_CLOSED: u32 = 1;
 const ACCEPTED: &str = "{\"status\":0}";
 /// Largest request body: base64 of the largest chunk that the driver's user may ask for, and some.
 const LARGEST_BODY: usize = 8 << 20;
 /// How much later than asked an answer comes while the KMS is slow.
 const SLOWNESS: Duration = Duration::from_millis(20);
+/// The same while it answers late.
+const LATENESS: Duration = Duration::from_millis(1500);
 
 /// What the server shares with the rest of the KMS.
 pub(super) struct Receiver {
     pub(super) journal: Journal,
     streams: RwLock<HashMap<Uuid, Arc<Slot>>>,
     plan: Plan,
-    kind: KeyKind,
-    sample_above: u64,
+    watch: Watch,
     first_chunk: OnceLock<Instant>,
 }
 
@@ -42,6 +45,7 @@ pub(super) struct Receiver {
 pub(super) struct Slot {
     stream: Mutex<Stream>,
     suspended: Notify,
+    left_alone: Notify,
 }
 
 impl Slot {
@@ -54,24 +58,56 @@ impl Slot {
     pub(super) async fn suspended(&self) {
         self.suspended.notified().await;
     }
+
+    /// Waits until a notice has told that the other end is closed.
+    pub(super) async fn left_alone(&self) {
+        self.left_alone.notified().await;
+    }
+
+    /// Waits until no chunk has come for so long, from now on.
+    pub(super) async fn silent(&self, time: Duration) {
+        let begun = Instant::now();
+        loop {
+            let last = self.lock().last.map_or(begun, |last| last.max(begun));
+            let left = time.saturating_sub(last.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
 }
 
 impl Receiver {
-    pub(super) fn new(journal: Journal, plan: Plan, kind: KeyKind, sample_above: u64) -> Self {
-        Self { journal, streams: RwLock::default(), plan, kind, sample_above, first_chunk: OnceLock::new() }
+    pub(super) fn new(journal: Journal, plan: Plan, watch: Watch) -> Self {
+        Self { journal, streams: RwLock::default(), plan, watch, first_chunk: OnceLock::new() }
     }
 
     /// Makes a stream known; before that, its key is refused.
     pub(super) fn expect(&self, id: Uuid, chunk_size: u32) -> Arc<Slot> {
-        let stream = Mutex::new(Stream::new(id, chunk_size, self.kind, self.sample_above));
-        let slot = Arc::new(Slot { stream, suspended: Notify::new() });
+        let stream = Mutex::new(Stream::new(id, chunk_size, self.watch));
+        let slot = Arc::new(Slot { stream, suspended: Notify::new(), left_alone: Notify::new() });
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(streams.entry(id).or_insert(slot))
+    }
+
+    /// All streams that were ever expected.
+    pub(super) fn slots(&self) -> Vec<Arc<Slot>> {
+        self.streams.read().unwrap_or_else(PoisonError::into_inner).values().map(Arc::clone).collect()
     }
 
     /// Time since the first chunk came; `None` before it.
     pub(super) fn since_first_chunk(&self) -> Option<Duration> {
         self.first_chunk.get().map(Instant::elapsed)
+    }
+
+    /// Plans a trouble whose `at` counts from now on. False: no chunk has come yet, so that its time is unknown.
+    pub(super) fn plan(&self, trouble: Trouble) -> bool {
+        let since = self.since_first_chunk();
+        if let Some(since) = since {
+            self.plan.add(Trouble { at: since + trouble.at, ..trouble });
+        }
+        since.is_some()
     }
 
     /// The trouble that the KMS is making just now.
@@ -95,6 +131,9 @@ impl Receiver {
             self.journal.violation(t, Some(material.stream), None, Invariant::Interface, what.clone());
             return Err((404, what));
         };
+        if material.status == PEER_CLOSED {
+            slot.left_alone.notify_one();
+        }
         if material.status == 0 {
             self.first_chunk.get_or_init(Instant::now);
         }
@@ -173,9 +212,13 @@ async fn make_trouble(receiver: &Receiver, trouble: Trouble) -> HttpResponse {
             HttpResponse::Created().content_type("application/json").body(HalfBody::default())
         }
         Kind::Garbage => HttpResponse::Created().body(Bytes::from_static(b"\0<garbage>{{{\xff")),
-        Kind::Slow => {
-            tokio::time::sleep(SLOWNESS).await;
+        Kind::Slow | Kind::Late => {
+            let late = if trouble.kind == Kind::Slow { SLOWNESS } else { LATENESS };
+            tokio::time::sleep(late).await;
             accepted()
+        }
+        Kind::AcceptedThen500 => {
+            HttpResponse::InternalServerError().content_type("application/json").body("{\"status\":6}")
         }
     }
 }

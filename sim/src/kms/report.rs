@@ -83,7 +83,7 @@ impl Report {
         Self { json, live, last: Instant::now(), before: Totals::default() }
     }
 
-    /// Says how things are; call it about once a second.
+    /// Says how things are; call it every so often.
     pub(super) fn tick(&mut self, driver: &Driver) {
         let totals = Totals::of(driver);
         let seconds = self.last.elapsed().as_secs_f64().max(0.001);
@@ -101,6 +101,7 @@ impl Report {
                     driver.receiver.trouble().map(|trouble| trouble.kind.name()).into(),
                 );
                 members.insert("samples".into(), samples(driver));
+                members.insert("each".into(), each(driver));
             }
             say(&line.to_string());
         } else {
@@ -157,6 +158,21 @@ impl Report {
             totals.violations,
         ));
     }
+}
+
+/// `[stream, chunks, notices, receives]` of each stream that has an ID.
+fn each(driver: &Driver) -> Value {
+    let seats = driver.seats.all().into_iter();
+    seats
+        .filter_map(|seat| {
+            let (id, slot) = (seat.id?, seat.slot?);
+            let (chunks, notices) = {
+                let stream = slot.lock();
+                (stream.counts.chunks, stream.counts.notices)
+            };
+            Some(json!([id, chunks, notices, seat.stage == Stage::Receiving]))
+        })
+        .collect()
 }
 
 /// `[stream, position, first 8 octets of the digest]` of a few chunks of each stream.

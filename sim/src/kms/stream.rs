@@ -17,8 +17,6 @@ use crate::history::record::{
 use crate::history::run::RunBuilder;
 use crate::history::trace::{Findings, INVENTED_BYTES, TELLING_BYTES, Tracer};
 
-/// Chunks whose digest is remembered, for telling a repeated one from a changed one. More than any window in flight.
-const REMEMBERED: usize = 1024;
 /// Octets after which a stream without test key is taken for real key, when the kind of key is not given.
 const UNDECIDED_BYTES: u64 = 256;
 
@@ -31,6 +29,16 @@ pub enum KeyKind {
     Positional,
     /// Real key, or the simulator's random one: only repetition can be seen.
     Random,
+}
+
+/// How closely a KMS looks at its streams.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Watch {
+    pub(super) kind: KeyKind,
+    /// Chunks per second above which a stream is recorded in runs.
+    pub(super) sample_above: u64,
+    /// Chunks whose digest is remembered, for telling a repeated one from a changed one. More than any window in flight.
+    pub(super) remembered: usize,
 }
 
 /// What to do with a request.
@@ -82,6 +90,7 @@ pub(super) struct Stream {
     in_second: u64,
     fast: bool,
     sample_above: u64,
+    remembered: usize,
     unwritten: Duplicates,
     pub(super) counts: Counts,
     pub(super) samples: Samples,
@@ -89,7 +98,8 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    pub(super) fn new(id: Uuid, chunk_size: u32, kind: KeyKind, sample_above: u64) -> Self {
+    pub(super) fn new(id: Uuid, chunk_size: u32, watch: Watch) -> Self {
+        let Watch { kind, sample_above, remembered } = watch;
         Self {
             id,
             chunk_size,
@@ -97,7 +107,7 @@ impl Stream {
             asked: false,
             closed: false,
             next: None,
-            seen: VecDeque::with_capacity(REMEMBERED),
+            seen: VecDeque::new(),
             tracer: Tracer::default(),
             run: None,
             key: Zeroizing::new(Vec::new()),
@@ -105,6 +115,7 @@ impl Stream {
             in_second: 0,
             fast: false,
             sample_above,
+            remembered,
             unwritten: Duplicates { t: 0, stream: id, count: 0, unchecked: 0 },
             counts: Counts::default(),
             samples: Samples::default(),
@@ -234,7 +245,7 @@ impl Stream {
         self.counts.refused += u64::from(!accepted);
         self.last = Some(Instant::now());
         self.samples.take(position, &digest);
-        if self.seen.len() == REMEMBERED {
+        if self.seen.len() >= self.remembered {
             self.seen.pop_front();
         }
         self.seen.push_back(Seen { position, digest, accepted });

@@ -31,7 +31,7 @@ impl Bench {
             module: String::new(),
             t: 0,
         }));
-        let mut stream = Stream::new(Uuid::from_u128(1), 32, kind, sample_above);
+        let mut stream = Stream::new(Uuid::from_u128(1), 32, Watch { kind, sample_above, remembered: 1024 });
         stream.asked();
         Self { _directory: directory, path, journal, stream }
     }

@@ -1,6 +1,7 @@
 //! Trouble that a KMS makes on purpose, to show that its module lives with it.
 
 use std::str::FromStr;
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 /// How the KMS answers while it makes trouble.
@@ -20,9 +21,13 @@ pub enum Kind {
     Garbage,
     /// 201, but 20 ms late each time.
     Slow,
+    /// 201, but so late that a module with a short answer deadline has sent the chunk again.
+    Late,
+    /// 500, although the chunk is safe with the KMS.
+    AcceptedThen500,
 }
 
-const KINDS: [(&str, Kind); 7] = [
+const KINDS: [(&str, Kind); 9] = [
     ("503", Kind::Unavailable),
     ("429", Kind::TooMany),
     ("400", Kind::Refuse),
@@ -30,6 +35,8 @@ const KINDS: [(&str, Kind); 7] = [
     ("close-mid-answer", Kind::CloseMidAnswer),
     ("garbage-201", Kind::Garbage),
     ("slow", Kind::Slow),
+    ("late", Kind::Late),
+    ("accepted-then-500", Kind::AcceptedThen500),
 ];
 
 impl Kind {
@@ -47,7 +54,8 @@ impl Kind {
             Self::TooMany => 429,
             Self::Refuse => 400,
             Self::Hang | Self::CloseMidAnswer => 0,
-            Self::Garbage | Self::Slow => 201,
+            Self::Garbage | Self::Slow | Self::Late => 201,
+            Self::AcceptedThen500 => 500,
         }
     }
 }
@@ -104,13 +112,23 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// The troubles of a run.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Plan(pub(super) Vec<Trouble>);
+#[derive(Debug, Default)]
+pub(super) struct Plan(RwLock<Vec<Trouble>>);
 
 impl Plan {
-    /// The trouble that is on at `since` after the first chunk.
+    pub(super) fn new(troubles: Vec<Trouble>) -> Self {
+        Self(RwLock::new(troubles))
+    }
+
+    /// Adds one.
+    pub(super) fn add(&self, trouble: Trouble) {
+        self.0.write().unwrap_or_else(PoisonError::into_inner).push(trouble);
+    }
+
+    /// The trouble that is on at `since` after the first chunk: the one planned first if there are several.
     pub(super) fn at(&self, since: Duration) -> Option<Trouble> {
-        self.0.iter().copied().find(|trouble| since >= trouble.at && since < trouble.at + trouble.lasts)
+        let troubles = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        troubles.iter().copied().find(|trouble| since >= trouble.at && since < trouble.at + trouble.lasts)
     }
 }
 
@@ -120,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_trouble_out_of_its_time_is_caught() {
-        let plan = Plan(vec!["at=5s kind=503 for=1500ms".parse().expect("reads")]);
+        let plan = Plan::new(vec!["at=5s kind=503 for=1500ms".parse().expect("reads")]);
         let at = |ms| plan.at(Duration::from_millis(ms)).map(|trouble| trouble.kind);
         assert_eq!(
             [at(0), at(4999), at(5000), at(6499), at(6500)],

@@ -76,6 +76,7 @@ other_configuration() { # NAME ADDRESS
     mkdir -p "$work/other"
     sed -e "s/0000:02:00.0/$2/" -e 's/:8002/:8009/' -e 's/:7002/:7009/' -e 's/:9002/:9009/' \
         "$work/configuration/0000:02:00.0.toml" >"$work/other/$1.toml"
+    printf '[ledger]\nin_memory_forgets_everything = true\n' >>"$work/other/$1.toml"
     echo "$work/other/$1.toml"
 }
 

@@ -3,7 +3,7 @@
 spare_configuration=$(other_configuration spare "$spare")
 qkdd=(/usr/bin/qkdd --config "$spare_configuration")
 
-# killed: systemd starts the daemon again, which burns what its card still holds and says so, and key goes on.
+# killed: systemd starts the daemon again, which goes on with the ledger that it had, and key goes on.
 killed() {
     local before after
     before=$(pid "$card_1")
@@ -18,8 +18,8 @@ killed() {
     equal "starts again" 1 "$(systemctl show --property NRestarts --value "$(unit "$card_1")")"
 }
 
-burnt() { within 30 says_burnt; }
-says_burnt() { contains "$(journal -u "$(unit "$card_1")")" 'is burnt'; }
+same_ledger() { within 30 goes_on; }
+goes_on() { contains "$(journal -u "$(unit "$card_1")")" 'goes on in epoch'; }
 
 in_use() {
     local config
@@ -94,7 +94,7 @@ serves_again() {
 }
 
 check "a daemon that was killed is started again" killed
-check "what its card still held is burnt and said to be" burnt
+check "it goes on with the ledger that it had" same_ledger
 check "keys go on after the daemon was killed" keys
 check "a second daemon on a card is refused" in_use
 check "a card in a shared group is refused" shared_group

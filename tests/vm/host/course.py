@@ -86,7 +86,7 @@ class Course:
         config.write_text(configuration(
             "B", False, f'socket = "{self.socket(1, "b")}"', f"127.0.0.1:{self.api_b}",
             f'connect = "127.0.0.1:{self.peer}"', f"127.0.0.1:{self.kms_b}",
-        ))
+        ) + f'[ledger]\ndirectory = "{self.directory / "ledger-b"}"\n')
         self.running.start("module-b", self.programs / "qkdd", "--config", config).wait_line("ready", within=30)
 
     def answer(self, request):

@@ -288,7 +288,7 @@ fn an_index_within_what_was_granted_is_a_counted_discard_at_this_end_alone() {
     let lost = Action::Lost { stream, first: 0, count: 5, cause: LossCause::Skipped };
     assert!(both.ends[0].actions.iter().any(|action| format!("{action:?}") == format!("{lost:?}")));
     both.run(30);
-    assert_eq!(both.ends[1].durable.streams[&stream].lost, [0, 0, 0]);
+    assert_eq!(both.ends[1].durable.streams[&stream].lost, [0; 5]);
     let below = both.get_key(0, stream, Some(4));
     assert_eq!(status(both.ends[0].answer(below)), 2);
 }
@@ -343,10 +343,10 @@ fn key_that_outlives_its_time_is_lost_counted_and_told_of() {
     let stream = both.stream(QosRequest { ttl: Some(1), ..qos(64) });
     both.block();
     both.run(900);
-    assert_eq!(both.ends[0].durable.streams[&stream].lost, [0, 0, 0]);
+    assert_eq!(both.ends[0].durable.streams[&stream].lost, [0; 5]);
     both.run(200);
     for end in &both.ends {
-        assert_eq!(end.durable.streams[&stream].lost, [0, u64::from(BLOCK) / 64, 0]);
+        assert_eq!(end.durable.streams[&stream].lost, [0, u64::from(BLOCK) / 64, 0, 0, 0]);
         let told = |action: &Action| matches!(action, Action::Notice { status: Status::InsufficientKey, .. });
         assert!(end.actions.iter().any(told));
         let discards =

@@ -9,5 +9,7 @@ mod calls;
 mod handshake;
 mod hostile_peer;
 mod parts;
+mod restart;
+mod restarts;
 mod scheduling;
 mod two_ends;

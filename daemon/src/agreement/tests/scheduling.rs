@@ -157,3 +157,31 @@ fn the_record_rate_costs_few_entries_and_few_messages() {
         assert!(messages < 3_000, "{messages} messages");
     }
 }
+
+#[test]
+fn a_minimum_that_finds_no_room_does_not_shut_out_who_has_nothing() {
+    let small = |role| {
+        let mut settings = settings(role);
+        settings.vault_bytes = 24 * u64::from(BLOCK);
+        settings.card.retention.blocks = 24;
+        settings
+    };
+    let mut both = Ends::with(small(Role::Leader), small(Role::Follower), 8_000_000);
+    let minimum = both.stream(QosRequest { min_bps: Some(4_000_000), ..qos(600) });
+    let stuck: Vec<KeyStreamId> = (0..2).map(|_| both.stream(qos(600))).collect();
+    let rest = both.stream(qos(600));
+    for _ in 0..400 {
+        both.block();
+        both.run(1);
+        for end in 0..2 {
+            both.accept(end, rest);
+            // The minimum's KMS is slow: what is kept for it fills the room that is left.
+            if both.time % 40 == 0 {
+                both.accept(end, minimum);
+            }
+        }
+    }
+    assert!(stuck.iter().all(|stream| both.ends[0].total(*stream) > 0), "they keep what they have");
+    assert!(both.ends[0].total(minimum) > 8 * 1_024, "{}", both.ends[0].total(minimum));
+    assert!(both.ends[0].total(rest) > 8 * 1_024, "{}", both.ends[0].total(rest));
+}

@@ -167,6 +167,21 @@ impl Ends {
         }
     }
 
+    /// `end` starts anew from its ledger; its card, which has been told of nothing, replays every block.
+    pub(super) fn restart(&mut self, end: usize, settings: Settings) {
+        self.cut();
+        self.ends[end] = End::new(settings, self.ends[end].durable.clone());
+        self.event(end, Event::Start);
+        for sequence in 0..self.sequence {
+            let name = BlockName::new(1, sequence);
+            self.event(end, Event::BlockHeld { name, length: BLOCK, replayed: true });
+        }
+        self.event(end, Event::ReplayEnd);
+        self.event(end, Event::Session { session: 1, previous_blocks: 0 });
+        self.event(end, Event::Link { state: LinkState::Distilling, secret_key_rate_bps: 1_000_000 });
+        self.connect();
+    }
+
     pub(super) fn event(&mut self, end: usize, event: Event) {
         let said = self.ends[end].handle(self.time, event);
         if self.connected {

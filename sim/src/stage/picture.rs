@@ -7,37 +7,47 @@ use serde::Deserialize;
 /// Samples that wait for the other end.
 const MOST_SAMPLES: usize = 20_000;
 
+/// How far one stream has come at one KMS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct Each {
+    pub(crate) stream: String,
+    pub(crate) chunks: u64,
+    pub(crate) notices: u64,
+    pub(crate) receives: bool,
+}
+
 /// A status line of a KMS; see `qkd-sim kms --json`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub(super) struct Kms {
+pub(crate) struct Kms {
     /// Milliseconds since 1970.
-    t: u64,
-    pub(super) chunks: u64,
-    pub(super) octets: u64,
-    pub(super) duplicates: u64,
-    pub(super) missing: u64,
-    pub(super) refused: u64,
-    pub(super) violations: u64,
-    pub(super) receiving: u64,
-    pub(super) with_key: u64,
-    pub(super) bit_per_s: f64,
-    pub(super) trouble: Option<String>,
+    pub(crate) t: u64,
+    pub(crate) chunks: u64,
+    pub(crate) octets: u64,
+    pub(crate) duplicates: u64,
+    pub(crate) missing: u64,
+    pub(crate) refused: u64,
+    pub(crate) violations: u64,
+    pub(crate) receiving: u64,
+    pub(crate) with_key: u64,
+    pub(crate) bit_per_s: f64,
+    pub(crate) trouble: Option<String>,
     samples: Vec<(String, u64, String)>,
+    pub(crate) each: Vec<Each>,
 }
 
 /// What the pair says of a card.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
-pub(super) struct Card {
-    pub(super) link: String,
-    pub(super) qber_ppm: u32,
-    pub(super) secret_key_rate: u64,
-    pub(super) blocks_announced: u64,
-    pub(super) bytes_announced: u64,
-    pub(super) retained_bytes: u64,
-    pub(super) dropped_overflow: u64,
-    pub(super) dropped_overflow_bytes: u64,
+pub(crate) struct Card {
+    pub(crate) link: String,
+    pub(crate) qber_ppm: u32,
+    pub(crate) secret_key_rate: u64,
+    pub(crate) blocks_announced: u64,
+    pub(crate) bytes_announced: u64,
+    pub(crate) retained_bytes: u64,
+    pub(crate) dropped_overflow: u64,
+    pub(crate) dropped_overflow_bytes: u64,
 }
 
 #[derive(Deserialize)]
@@ -48,26 +58,26 @@ struct Pair {
 
 /// Octets delivered and distilled until a moment, each with its own clock's time in seconds.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Mark {
+pub(crate) struct Mark {
     delivered: [(f64, u64); 2],
     distilled: [(f64, u64); 2],
 }
 
 /// The system at a moment.
 #[derive(Debug, Default)]
-pub(super) struct Picture {
-    pub(super) kms: [Kms; 2],
-    pub(super) cards: [Card; 2],
+pub(crate) struct Picture {
+    pub(crate) kms: [Kms; 2],
+    pub(crate) cards: [Card; 2],
     pair_seconds: f64,
     waiting: [HashMap<(String, u64), String>; 2],
     /// Sampled chunks that came at both ends, and those of them that are the same.
-    pub(super) sampled: u64,
-    pub(super) equal: u64,
+    pub(crate) sampled: u64,
+    pub(crate) equal: u64,
 }
 
 impl Picture {
     /// Takes a line of the pair; others than its status are passed over.
-    pub(super) fn pair_line(&mut self, line: &str) {
+    pub(crate) fn pair_line(&mut self, line: &str) {
         if let Ok(pair) = serde_json::from_str::<Pair>(line) {
             self.cards = pair.cards;
             self.pair_seconds = pair.seconds;
@@ -75,7 +85,7 @@ impl Picture {
     }
 
     /// Takes a line of the KMS at `end`; others than its status are passed over.
-    pub(super) fn kms_line(&mut self, end: usize, line: &str) {
+    pub(crate) fn kms_line(&mut self, end: usize, line: &str) {
         let Ok(mut status) = serde_json::from_str::<Kms>(line) else { return };
         let samples = std::mem::take(&mut status.samples);
         if let Some(kms) = self.kms.get_mut(end) {
@@ -95,7 +105,7 @@ impl Picture {
     }
 
     /// How much was delivered and distilled until now.
-    pub(super) fn mark(&self) -> Mark {
+    pub(crate) fn mark(&self) -> Mark {
         Mark {
             delivered: self.kms.each_ref().map(|kms| (kms.t as f64 / 1000.0, kms.octets)),
             distilled: self.cards.each_ref().map(|card| (self.pair_seconds, card.bytes_announced)),
@@ -103,7 +113,7 @@ impl Picture {
     }
 
     /// Rate delivered at each end since `mark`, as a share in per cent of the rate at which its card distilled.
-    pub(super) fn shares(&self, mark: &Mark) -> [f64; 2] {
+    pub(crate) fn shares(&self, mark: &Mark) -> [f64; 2] {
         let now = self.mark();
         let rate = |(from, before): (f64, u64), (to, after): (f64, u64)| {
             after.saturating_sub(before) as f64 / (to - from).max(f64::MIN_POSITIVE)
@@ -121,12 +131,12 @@ impl Picture {
     }
 
     /// Chunks at each end.
-    pub(super) fn chunks(&self) -> [u64; 2] {
+    pub(crate) fn chunks(&self) -> [u64; 2] {
         self.kms.each_ref().map(|kms| kms.chunks)
     }
 
     /// Error rate of the link in per cent.
-    pub(super) fn qber_percent(&self) -> f64 {
+    pub(crate) fn qber_percent(&self) -> f64 {
         let [a, b] = self.cards.each_ref().map(|card| f64::from(card.qber_ppm));
         a.max(b) / 10_000.0
     }

@@ -1,4 +1,4 @@
-//! The processes of the demonstration: started, read, and never left behind.
+//! Processes: started, read, and never left behind.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
 
 /// Lines of a process that wait to be looked at; older ones are only in its log.
 const MOST_WAITING: usize = 4096;
@@ -26,7 +26,7 @@ const LAST_RESPITE: Duration = Duration::from_secs(5);
 
 /// A process did not do what it is there for.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProcessError {
+pub(crate) enum ProcessError {
     #[error("cannot start {name}: {source}")]
     Start { name: &'static str, source: io::Error },
     #[error("{name} ended early: {status}")]
@@ -42,9 +42,10 @@ pub(super) enum ProcessError {
 type Lines = Arc<Mutex<VecDeque<String>>>;
 
 /// A running process. Dropping it kills it.
-pub(super) struct Process {
-    pub(super) name: &'static str,
+pub(crate) struct Process {
+    pub(crate) name: &'static str,
     child: Child,
+    stdin: Option<ChildStdin>,
     lines: Lines,
     log: PathBuf,
     status: Option<ExitStatus>,
@@ -52,7 +53,7 @@ pub(super) struct Process {
 
 impl Process {
     /// Starts a process; both its outputs go to `NAME.log` in `directory`, and its standard output can be read.
-    pub(super) fn start(
+    pub(crate) fn start(
         name: &'static str,
         mut command: Command,
         directory: &Path,
@@ -61,33 +62,34 @@ impl Process {
         let log = directory.join(format!("{name}.log"));
         let file = File::options().create(true).append(true).open(&log).map_err(error)?;
         let mut child = command
-            .stdin(Stdio::null())
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(file.try_clone().map_err(error)?)
-            // Ctrl-C is for the demonstration, which ends the processes in their order.
+            // Ctrl-C is for whoever started them, who ends the processes in their order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .map_err(error)?;
+        let stdin = child.stdin.take();
         let lines = Lines::default();
         if let Some(out) = child.stdout.take() {
             tokio::spawn(read_lines(out, file, Arc::clone(&lines)));
         }
-        Ok(Self { name, child, lines, log, status: None })
+        Ok(Self { name, child, stdin, lines, log, status: None })
     }
 
     /// Process ID, while it runs.
-    pub(super) fn id(&self) -> Option<u32> {
+    pub(crate) fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// The lines that it has written since the last call.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner).drain(..).collect()
     }
 
     /// Waits for a line that begins with `prefix` and gives what follows. Lines before it are passed over.
-    pub(super) async fn wait_line(
+    pub(crate) async fn wait_line(
         &mut self,
         prefix: &str,
         what: &'static str,
@@ -112,7 +114,7 @@ impl Process {
     }
 
     /// Says so if it has ended.
-    pub(super) fn check_alive(&mut self) -> Result<(), ProcessError> {
+    pub(crate) fn check_alive(&mut self) -> Result<(), ProcessError> {
         let status = self.child.try_wait().map_err(|source| ProcessError::Io { name: self.name, source })?;
         match status {
             None => Ok(()),
@@ -123,18 +125,52 @@ impl Process {
         }
     }
 
+    /// Writes a line to its standard input.
+    pub(crate) async fn tell(&mut self, line: &str) -> Result<(), ProcessError> {
+        let name = self.name;
+        let error = |source| ProcessError::Io { name, source };
+        let stdin = self.stdin.as_mut().ok_or_else(|| error(io::ErrorKind::BrokenPipe.into()))?;
+        stdin.write_all(format!("{line}\n").as_bytes()).await.map_err(error)?;
+        stdin.flush().await.map_err(error)
+    }
+
     /// Asks it to end.
-    pub(super) fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
+        self.signal(Signal::SIGTERM);
+    }
+
+    /// Sends it a signal. False: it has ended, or cannot be signalled.
+    pub(crate) fn signal(&self, signal: Signal) -> bool {
         let id = self.child.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(id) = id.filter(|_| self.status.is_none())
-            && let Err(error) = kill(Pid::from_raw(id), Signal::SIGTERM)
-        {
-            log::warn!("{} could not be asked to end: {error}", self.name);
+        let Some(id) = id.filter(|_| self.status.is_none()) else { return false };
+        kill(Pid::from_raw(id), signal)
+            .inspect_err(|error| log::warn!("{} could not be sent {signal}: {error}", self.name))
+            .is_ok()
+    }
+
+    /// Kills it where it stands (SIGKILL) and waits until it is gone. False: it had ended before.
+    pub(crate) async fn kill(&mut self) -> Result<bool, ProcessError> {
+        let name = self.name;
+        let error = |source| ProcessError::Io { name, source };
+        if self.status.is_some() || self.child.try_wait().map_err(error)?.is_some() {
+            return Ok(false);
+        }
+        self.child.kill().await.map_err(error)?;
+        self.status = self.child.try_wait().map_err(error)?;
+        Ok(true)
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>, ProcessError> {
+        match self.check_alive() {
+            Ok(()) => Ok(None),
+            Err(ProcessError::Ended { status, .. }) => Ok(Some(status)),
+            Err(error) => Err(error),
         }
     }
 
     /// Waits until it has ended, with success.
-    pub(super) async fn finish(&mut self, within: Duration) -> Result<(), ProcessError> {
+    pub(crate) async fn finish(&mut self, within: Duration) -> Result<(), ProcessError> {
         let name = self.name;
         let status = match self.status {
             Some(status) => status,
@@ -148,7 +184,7 @@ impl Process {
     }
 
     /// Ends it, by force if need be.
-    pub(super) async fn end(&mut self) {
+    pub(crate) async fn end(&mut self) {
         self.terminate();
         if self.finish(LAST_RESPITE).await.is_err()
             && self.status.is_none()
@@ -159,7 +195,7 @@ impl Process {
     }
 
     /// The end of its log.
-    pub(super) fn last_lines(&self) -> String {
+    pub(crate) fn last_lines(&self) -> String {
         let text = std::fs::read(&self.log).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<_> = text.lines().filter(|line| !line.starts_with('{')).collect();
@@ -178,7 +214,7 @@ async fn read_lines(out: tokio::process::ChildStdout, mut log: File, lines: Line
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }
-        // The log is for the user; without it the demonstration still can be judged.
+        // The log is for the user; without it the run still can be judged.
         let _ = log.write_all(&line);
         let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() >= MOST_WAITING {

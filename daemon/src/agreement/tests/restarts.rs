@@ -1,0 +1,126 @@
+//! What a restart must not cost: streams go on by themselves, and key grows old.
+
+use qkd_contract::state::LinkState;
+
+use super::two_ends::{BLOCK, End, Ends, settings};
+use crate::agreement::{Action, BlockName, Core, Event, LossCause, Now, Output, Role};
+use crate::interface::{KeyStreamId, QosRequest};
+
+fn qos(chunk: u32) -> QosRequest {
+    QosRequest { key_chunk_size: Some(chunk), ..QosRequest::default() }
+}
+
+fn replay(both: &mut Ends, end: usize, blocks: std::ops::Range<u64>) {
+    for sequence in blocks {
+        let name = BlockName::new(1, sequence);
+        both.event(end, Event::BlockHeld { name, length: BLOCK, replayed: true });
+    }
+    both.event(end, Event::ReplayEnd);
+}
+
+#[test]
+fn what_was_granted_is_delivered_after_a_restart_without_anybodys_call() {
+    for end in 0..2 {
+        let mut both = Ends::in_step(1_000_000);
+        let stream = both.stream(qos(64));
+        both.block();
+        both.run(30);
+        // Nobody accepts anything before the restart, and nothing more is granted after it.
+        both.restart(end, settings([Role::Leader, Role::Follower][end]));
+        both.run(30);
+        assert_eq!(both.delivered(end, stream), u64::from(BLOCK), "end {end}");
+    }
+}
+
+#[test]
+fn where_wall_time_has_gone_back_over_a_reboot_no_key_of_before_is_young() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest { ttl: Some(3_600), ..qos(64) });
+    both.block();
+    both.run(1_000);
+    both.block();
+    both.run(30);
+    assert_eq!(both.ends[0].durable.streams[&stream].next, u64::from(2 * BLOCK / 64));
+    // The new wall time is after the first grant and before the second.
+    let mut settings = settings(Role::Leader);
+    settings.boot_id += 1;
+    let mut core = Core::new(settings, both.ends[0].durable.clone());
+    let mut out = Output::default();
+    let now = Now { boot_ms: 5, wall_ms: 1_700_000_000_000 + both.time - 500 };
+    core.handle(now, Event::Start, &mut out);
+    let lost: u64 = out
+        .actions
+        .iter()
+        .map(|action| match action {
+            Action::Lost { count, cause: LossCause::Expired, .. } => *count,
+            _ => 0,
+        })
+        .sum();
+    assert_eq!(lost, u64::from(2 * BLOCK / 64), "nothing tells the age of either");
+}
+
+fn lost(both: &Ends, end: usize, cause: LossCause) -> u64 {
+    let actions = both.ends[end].actions.iter();
+    actions
+        .map(|action| match action {
+            Action::Lost { count, cause: c, .. } if *c == cause => *count,
+            _ => 0,
+        })
+        .sum()
+}
+
+#[test]
+fn what_a_close_gives_up_is_counted_and_never_called_delivered() {
+    for end in 0..2 {
+        let mut both = Ends::in_step(1_000_000);
+        let stream = both.stream(qos(64));
+        both.block();
+        both.run(30);
+        both.event(end, Event::Accepted { stream, up_to: 5 });
+        both.close(end, stream);
+        assert_eq!(lost(&both, end, LossCause::Closed), u64::from(BLOCK / 64) - 5);
+        let state = &both.ends[end].durable.streams[&stream];
+        assert_eq!((state.position, state.next), (16, 16), "nothing is owed");
+        let told = both.ends[end].actions.iter().any(|a| matches!(a, Action::Notice { .. }));
+        assert!(!told, "the KMS has closed it itself");
+    }
+}
+
+#[test]
+fn what_is_granted_to_a_stream_that_the_follower_has_closed_is_counted() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(qos(64));
+    // The leader has not heard of the close when it grants.
+    both.block();
+    both.close(1, stream);
+    both.run(30);
+    assert_eq!(both.ends[1].durable.last, both.ends[0].durable.last);
+    assert_eq!(lost(&both, 1, LossCause::Closed), u64::from(BLOCK / 64));
+}
+
+#[test]
+fn what_a_new_epoch_gives_up_is_counted_and_told_of() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(qos(64));
+    both.block();
+    both.run(30);
+    // The follower has lost its ledger.
+    both.cut();
+    both.ends[1] = End::new(settings(Role::Follower), crate::agreement::Durable::default());
+    both.event(1, Event::Start);
+    replay(&mut both, 1, 0..1);
+    both.event(1, Event::Link { state: LinkState::Distilling, secret_key_rate_bps: 1 });
+    both.connect();
+    both.run(30);
+    assert!(!both.ends[0].durable.streams.contains_key(&stream));
+    assert_eq!(lost(&both, 0, LossCause::Epoch), u64::from(BLOCK / 64));
+    let told: Vec<KeyStreamId> = both.ends[0]
+        .actions
+        .iter()
+        .filter_map(|a| match a {
+            Action::Notice { stream, status: crate::interface::Status::InsufficientKey, .. } => Some(*stream),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(told, [stream]);
+}

@@ -1,0 +1,182 @@
+//! The thread that writes the ledger. A disk may take its time: the engine goes on meanwhile and gathers the next batch,
+//! but does nothing of what depends on a write before that is durable.
+
+use std::sync::mpsc::{Sender, channel};
+use std::thread::JoinHandle;
+
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::time::{Duration, Instant};
+
+use crate::agreement::Record;
+use crate::ledger::{Ledger, LedgerError};
+
+/// A write that takes longer is said, ...
+const SLOW: Duration = Duration::from_secs(3);
+/// ... and one that takes so long is given up.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// The way to the ledger. One write is under way at a time.
+pub(super) struct Writer {
+    orders: Option<Sender<Vec<Record>>>,
+    done: UnboundedReceiver<Result<u64, LedgerError>>,
+    thread: Option<JoinHandle<()>>,
+    /// Since when a write is under way, and whether it was said that it takes long.
+    writing: Option<(Instant, bool)>,
+}
+
+impl Writer {
+    /// # Errors
+    /// When the system has no thread to give.
+    pub(super) fn start(mut ledger: Box<dyn Ledger + Send>) -> std::io::Result<Self> {
+        let (orders, ordered) = channel::<Vec<Record>>();
+        let (finished, done) = unbounded_channel();
+        let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || {
+            for writes in ordered {
+                let result = ledger.commit(&writes);
+                let failed = result.is_err();
+                if finished.send(result).is_err() || failed {
+                    break;
+                }
+            }
+        })?;
+        Ok(Self { orders: Some(orders), done, thread: Some(thread), writing: None })
+    }
+
+    /// Begins to make `writes` durable. None must be under way.
+    pub(super) fn begin(&mut self, writes: Vec<Record>) {
+        self.writing = Some((Instant::now(), false));
+        if let Some(orders) = &self.orders {
+            // A thread that has ended says so by the end of its answers.
+            let _ = orders.send(writes);
+        }
+    }
+
+    /// Whether a write is under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.writing.is_some()
+    }
+
+    /// The number of the write that was under way, once it is durable. Waits for ever when none is. May be dropped
+    /// unfinished.
+    ///
+    /// # Errors
+    /// See [`LedgerError`].
+    pub(super) async fn done(&mut self) -> Result<u64, LedgerError> {
+        if self.writing.is_none() {
+            return std::future::pending().await;
+        }
+        let answer = self.done.recv().await;
+        self.writing = None;
+        answer.unwrap_or_else(|| Err(LedgerError::Thread { what: "no answer came".into() }))
+    }
+
+    /// When [`Writer::look`] wants to be called, if at all.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.writing.map(|(since, said)| since + if said { LONGEST } else { SLOW })
+    }
+
+    /// Says that a write takes long, and gives it up in the end.
+    ///
+    /// # Errors
+    /// [`LedgerError::Stalled`].
+    pub(super) fn look(&mut self, now: Instant) -> Result<(), LedgerError> {
+        let Some((since, said)) = &mut self.writing else { return Ok(()) };
+        let after = now.saturating_duration_since(*since);
+        if after >= LONGEST {
+            return Err(LedgerError::Stalled { after });
+        }
+        if after >= SLOW && !std::mem::replace(said, true) {
+            log::error!(
+                "the ledger's storage has not finished a write for {} s; nothing is answered, granted or acknowledged \
+                 meanwhile. Look at the disk",
+                after.as_secs()
+            );
+        }
+        Ok(())
+    }
+
+    /// Lets the thread end, so that the file is closed in order. One that hangs in a write is left behind.
+    pub(super) async fn close(&mut self, longest: Duration) {
+        self.orders = None;
+        let ended = async { while self.done.recv().await.is_some() {} };
+        if tokio::time::timeout(longest, ended).await.is_err() {
+            log::error!(
+                "the ledger's storage does not answer; the next start will see what became of the last write"
+            );
+            return;
+        }
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            log::error!("the ledger's thread panicked");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use super::{LONGEST, SLOW, Writer};
+    use crate::agreement::{Durable, Record};
+    use crate::ledger::{Ledger, LedgerError};
+    use tokio::time::{Duration, Instant};
+
+    /// A ledger that commits when it is told to.
+    struct Slow {
+        go: Receiver<()>,
+        number: u64,
+    }
+
+    impl Ledger for Slow {
+        fn load(&mut self) -> Result<Durable, LedgerError> {
+            Ok(Durable::default())
+        }
+
+        fn commit(&mut self, _: &[Record]) -> Result<u64, LedgerError> {
+            self.go.recv().map_err(|_| LedgerError::NumbersUsedUp)?;
+            self.number += 1;
+            Ok(self.number)
+        }
+    }
+
+    fn slow() -> (Writer, Sender<()>) {
+        let (go, waits) = channel();
+        (Writer::start(Box::new(Slow { go: waits, number: 0 })).unwrap(), go)
+    }
+
+    #[tokio::test]
+    async fn a_write_is_done_when_the_ledger_says_so_and_not_before() {
+        let (mut writer, go) = slow();
+        writer.begin(Vec::new());
+        assert!(writer.is_busy());
+        let waited = tokio::time::timeout(Duration::from_millis(20), writer.done()).await;
+        assert!(waited.is_err(), "nothing was durable yet");
+        go.send(()).unwrap();
+        assert_eq!(writer.done().await.unwrap(), 1);
+        assert!(!writer.is_busy());
+        drop(go);
+        writer.begin(Vec::new());
+        assert!(matches!(writer.done().await, Err(LedgerError::NumbersUsedUp)));
+        writer.begin(Vec::new());
+        assert!(
+            matches!(writer.done().await, Err(LedgerError::Thread { .. })),
+            "it never goes on after an error"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_is_said_and_given_up_in_the_end() {
+        let (mut writer, go) = slow();
+        assert_eq!(writer.due(), None);
+        writer.begin(Vec::new());
+        let due = writer.due().unwrap();
+        assert!(due <= Instant::now() + SLOW);
+        writer.look(due).unwrap();
+        let last = writer.due().unwrap();
+        assert!(last > due && writer.look(due + SLOW).is_ok());
+        assert!(matches!(writer.look(last), Err(LedgerError::Stalled { after }) if after >= LONGEST));
+        writer.close(Duration::from_millis(1)).await;
+        drop(go);
+    }
+}

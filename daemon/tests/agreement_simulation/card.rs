@@ -1,10 +1,10 @@
 //! A QKD card and the link between two of them, by their contract: names, retention, overflow, loss, replay, sessions.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 
 use qkd_daemon::agreement::BlockName;
 
-/// Octets of a block: a function of its name, as its octets are.
+/// Octets of a block: a function of its name.
 pub(crate) fn length_of(name: BlockName) -> u32 {
     4 + ((name.session * 31 + name.sequence * 7) % 13) as u32
 }
@@ -30,35 +30,29 @@ pub(crate) struct Card {
     retained: BTreeSet<BlockName>,
     ring: VecDeque<CardEvent>,
     session: u64,
+    /// The newest block delivered since the host started.
+    delivered: Option<BlockName>,
     pub(crate) newest: Option<BlockName>,
     pub(crate) cell: u64,
-    /// Names that this end has lost, and why. A loss of any other is the daemon's own doing.
-    pub(crate) lost: BTreeMap<BlockName, &'static str>,
 }
 
 pub(crate) const RETAINED_MOST: usize = 24;
 
+/// A block that is lost, and why.
+pub(crate) type Gone = (BlockName, &'static str);
+
 impl Card {
-    /// Takes one thing from the link. Returns what became of a block that is lost.
-    pub(crate) fn arrive(&mut self, loses: bool) -> Option<&'static str> {
+    /// Takes one thing from the link. Returns a block that is lost.
+    pub(crate) fn arrive(&mut self, loses: bool) -> Option<Gone> {
         match self.incoming.pop_front()? {
             Distilled::Session(session) => {
                 self.session = session;
                 self.ring.push_back(CardEvent::Session(session));
                 None
             }
+            Distilled::Block(name) if loses => Some((name, "lost on the link")),
+            Distilled::Block(name) if self.retained.len() >= RETAINED_MOST => Some((name, "overflow")),
             Distilled::Block(name) => {
-                let why = if loses {
-                    Some("lost on the link")
-                } else if self.retained.len() >= RETAINED_MOST {
-                    Some("overflow")
-                } else {
-                    None
-                };
-                if let Some(why) = why {
-                    self.lost.insert(name, why);
-                    return Some(why);
-                }
                 self.retained.insert(name);
                 self.newest = self.newest.max(Some(name));
                 self.ring.push_back(CardEvent::Block { name, replayed: false });
@@ -69,6 +63,7 @@ impl Card {
 
     /// The host starts the card: everything kept is delivered again.
     pub(crate) fn start(&mut self) {
+        self.delivered = None;
         self.ring =
             self.retained.iter().map(|name| CardEvent::Block { name: *name, replayed: true }).collect();
         self.ring.push_back(CardEvent::ReplayEnd);
@@ -77,15 +72,29 @@ impl Card {
         }
     }
 
-    /// Power loss: what was kept is gone, the session ends, the cell stays.
-    pub(crate) fn reset(&mut self) {
-        for name in std::mem::take(&mut self.retained) {
-            self.lost.insert(name, "card reset");
-        }
-        self.incoming.clear();
+    /// Power loss: what was kept is gone, the session ends, the cell stays. Returns what is lost.
+    pub(crate) fn reset(&mut self) -> Vec<Gone> {
+        let kept = std::mem::take(&mut self.retained).into_iter();
+        let coming = std::mem::take(&mut self.incoming).into_iter().filter_map(|distilled| match distilled {
+            Distilled::Block(name) => Some(name),
+            Distilled::Session(_) => None,
+        });
+        let gone = kept.chain(coming).map(|name| (name, "card reset")).collect();
         self.newest = None;
         self.session = 0;
         self.start();
+        gone
+    }
+
+    /// Delivers a block again that was delivered since the host started.
+    pub(crate) fn repeat(&mut self, which: usize) -> bool {
+        let Some(delivered) = self.delivered else { return false };
+        let known = self.retained.range(..=delivered).count();
+        let Some(name) = self.retained.iter().nth(which % known.max(1)).filter(|_| known > 0).copied() else {
+            return false;
+        };
+        self.ring.push_front(CardEvent::Block { name, replayed: false });
+        true
     }
 
     /// The next event, if there is one and the host has room for it.
@@ -98,10 +107,21 @@ impl Card {
                 CardEvent::Block { name, .. } if u64::from(length_of(name)) > room => return None,
                 event => {
                     self.ring.pop_front();
+                    if let CardEvent::Block { name, .. } = event {
+                        self.delivered = self.delivered.max(Some(name));
+                    }
                     return Some(event);
                 }
             }
         }
+    }
+
+    pub(crate) fn replays(&self) -> bool {
+        self.ring.iter().any(|event| matches!(event, CardEvent::ReplayEnd))
+    }
+
+    pub(crate) fn retains(&self, name: BlockName) -> bool {
+        self.retained.contains(&name)
     }
 
     pub(crate) fn acknowledge(&mut self, first: BlockName, last: BlockName) {

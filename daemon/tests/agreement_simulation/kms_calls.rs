@@ -7,19 +7,17 @@ use qkd_daemon::calls::{Call, Close, GetKey, Open};
 use qkd_daemon::interface::{KeyStreamId, QosRequest};
 
 use super::checker::{Verdict, Violation};
-use super::node::{Asked, kms};
-use super::trouble::Fault;
+use super::faults::Fault;
+use super::node::{Asked, KMS_EACH, kms, kms_number};
 use super::world::World;
 
 impl World {
-    fn call(&mut self, end: usize, call: Call) -> Verdict {
+    pub(crate) fn call(&mut self, end: usize, call: Call, asked: Asked) -> Verdict {
+        if !self.is_up(end) {
+            return Ok(());
+        }
         self.calls += 1;
         let id = self.calls;
-        let asked = match &call {
-            Call::Open(_) => Asked::Open,
-            Call::GetKey(get_key) => Asked::GetKey(get_key.stream),
-            Call::Close(close) => Asked::Close(close.stream),
-        };
         self.nodes[end].asked.insert(id, asked);
         self.streams += 1;
         let fresh_stream = KeyStreamId::from_u128(self.streams);
@@ -28,7 +26,7 @@ impl World {
 
     /// Opens a new stream, or joins or repeats one, at `end`.
     pub(crate) fn open(&mut self, end: usize, stream: Option<KeyStreamId>) -> Verdict {
-        let short_lived = self.strikes(Fault::Expiry, 300);
+        let short_lived = !self.healed && self.faults.contains(&Fault::Expiry) && self.dice.hits(300);
         let qos = QosRequest {
             key_chunk_size: Some(1 + self.dice.below(6) as u32),
             max_bps: self.dice.hits(200).then_some(40_000),
@@ -37,14 +35,49 @@ impl World {
             ttl: short_lived.then_some(1),
             ..QosRequest::default()
         };
-        let (source, destination) = if self.dice.hits(500) { (kms(0), kms(1)) } else { (kms(1), kms(0)) };
-        self.call(end, Call::Open(Open { kms: kms(end), source, destination, stream, qos }))
+        let (here, there) = (self.dice.index(KMS_EACH), self.dice.index(KMS_EACH));
+        let fresh = || {
+            let (here, there) = (kms(end, here), kms(1 - end, there));
+            if qos.min_bps.is_some() { (here.clone(), there, here) } else { (there, here.clone(), here) }
+        };
+        let (source, destination, mine) = stream.and_then(|id| self.parties(end, id)).unwrap_or_else(fresh);
+        self.call(end, Call::Open(Open { kms: mine, source, destination, stream, qos }), Asked::Open)
+    }
+
+    /// Source, destination and this end's KMS of a stream that lives at either end.
+    fn parties(&self, end: usize, id: KeyStreamId) -> Option<(String, String, String)> {
+        let streams =
+            self.nodes.iter().filter(|node| node.down_until.is_none()).flat_map(|node| node.core.streams());
+        let stream = streams.into_iter().find(|s| s.stream == id)?;
+        let (source, destination) = (stream.source.to_owned(), stream.destination.to_owned());
+        let of_end = format!("kms://{}", ["a", "b"][end]);
+        let mine = if source.starts_with(&of_end) { source.clone() } else { destination.clone() };
+        Some((source, destination, mine))
+    }
+
+    /// A KMS of `end` opens a stream that is another's.
+    fn wrong_open(&mut self, end: usize) -> Verdict {
+        let live = self.live(end);
+        if live.is_empty() {
+            return Ok(());
+        }
+        let id = live[self.dice.index(live.len())];
+        let Some((source, destination, mine)) = self.parties(end, id) else { return Ok(()) };
+        if !self.strikes_if_up(Fault::WrongKms, end, 1_000) {
+            return Ok(());
+        }
+        let wrong = kms(end, 1 - kms_number(&mine));
+        let (source, destination) =
+            if source == mine { (wrong.clone(), destination) } else { (source, wrong.clone()) };
+        let qos = QosRequest::default();
+        let open = Open { kms: wrong, source, destination, stream: Some(id), qos };
+        self.call(end, Call::Open(open), Asked::WrongOpen)
     }
 
     /// Streams that a KMS at either end has opened.
     pub(crate) fn known(&self) -> Vec<KeyStreamId> {
         let known: BTreeSet<KeyStreamId> =
-            self.nodes.iter().flat_map(|node| node.opened.iter().map(|(id, ..)| *id)).collect();
+            self.nodes.iter().flat_map(|node| node.opened.iter().copied()).collect();
         known.into_iter().collect()
     }
 
@@ -81,12 +114,15 @@ impl World {
         if self.dice.hits(500) {
             return self.join(end).map(|_| ());
         }
+        if self.faults.contains(&Fault::WrongKms) && self.dice.hits(200) {
+            return self.wrong_open(end);
+        }
         let known = self.known();
-        if !known.is_empty() && self.strikes(Fault::IdReused, 300) {
+        if !known.is_empty() && self.strikes_if_up(Fault::IdReused, end, 300) {
             let id = known[self.dice.index(known.len())];
             return self.open(end, Some(id));
         }
-        if self.live(0).len() >= 3 {
+        if self.live(0).len() >= 4 {
             return Ok(());
         }
         let predefined = self.dice.hits(300);
@@ -96,7 +132,7 @@ impl World {
     }
 
     pub(crate) fn get_key(&mut self, end: usize, stream: KeyStreamId, index: Option<u32>) -> Verdict {
-        self.call(end, Call::GetKey(GetKey { stream, index }))
+        self.call(end, Call::GetKey(GetKey { stream, index }), Asked::GetKey(stream))
     }
 
     pub(crate) fn some_get_key(&mut self) -> Verdict {
@@ -107,7 +143,7 @@ impl World {
         }
         let stream = live[self.dice.index(live.len())];
         let mut index = None;
-        if self.strikes(Fault::IndexGiven, 250) {
+        if self.strikes_if_up(Fault::IndexGiven, end, 250) {
             let position =
                 self.nodes[end].core.streams().find(|s| s.stream == stream).map_or(0, |s| s.position) as u32;
             index = Some((position + self.dice.below(8) as u32).saturating_sub(2));
@@ -116,6 +152,6 @@ impl World {
     }
 
     pub(crate) fn close(&mut self, end: usize, stream: KeyStreamId) -> Verdict {
-        self.call(end, Call::Close(Close { stream }))
+        self.call(end, Call::Close(Close { stream }), Asked::Close(stream))
     }
 }

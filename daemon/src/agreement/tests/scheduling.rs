@@ -176,7 +176,7 @@ fn a_minimum_that_finds_no_room_does_not_shut_out_who_has_nothing() {
         for end in 0..2 {
             both.accept(end, rest);
             // The minimum's KMS is slow: what is kept for it fills the room that is left.
-            if both.time % 40 == 0 {
+            if both.time.is_multiple_of(40) {
                 both.accept(end, minimum);
             }
         }

@@ -36,6 +36,8 @@ use crate::telemetry::Telemetry;
 
 /// Time between two looks at registers that belong together and do not yet match.
 const LOOK_AGAIN: Duration = Duration::from_micros(20);
+/// Where configuration space has revision and class.
+const CLASS: u16 = 0x08;
 
 /// How the driver holds the card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -138,9 +140,12 @@ impl<B: Backing> Card<B> {
     }
 
     /// Whether nobody answers configuration accesses any more. A mapping of a simulated card's registers outlives the card.
+    /// The kernel answers by itself for the identifiers of a card that is open, so the class is looked at as well.
     fn has_left_the_bus(&mut self) -> bool {
-        match self.backing.pci_identity() {
-            Ok(identity) => identity == open::ALL_ONES,
+        let identity = self.backing.pci_identity();
+        let mut class = [0; 4];
+        match identity.and_then(|found| self.backing.read_config(CLASS, &mut class).map(|()| found)) {
+            Ok(found) => found == open::ALL_ONES || class == [u8::MAX; 4],
             Err(error) => matches!(error, BackingError::Gone { .. }),
         }
     }

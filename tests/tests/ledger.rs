@@ -133,7 +133,8 @@ fn without_a_place_for_the_ledger_nothing_starts_and_both_ways_to_give_one_are_t
     let (code, said) = start(None);
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("ledger.directory") && said.contains("STATE_DIRECTORY"), "{said}");
-    let state = folder.path().join("state");
+    // As the unit names it, after the PCI address of the card.
+    let state = folder.path().join("0000:01:00.0");
     let (code, said) = start(Some(&state));
     assert_eq!(code, 3, "{said}");
     assert!(state.join("ledger.redb").is_file());

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use qkd_driver::backing::Backing;
@@ -168,9 +169,8 @@ fn open_ledger(config: &Config) -> Result<Box<dyn Ledger + Send>, Failure> {
         );
         return Ok(Box::new(MemoryLedger::new()));
     }
-    // systemd gives several with colons between them, where the unit has several.
-    let given = std::env::var_os("STATE_DIRECTORY").filter(|given| !given.is_empty());
-    let given = given.and_then(|given| std::env::split_paths(&given).next());
+    // The unit has one. It is named after the card's PCI address, so that a colon in it separates nothing.
+    let given = std::env::var_os("STATE_DIRECTORY").filter(|given| !given.is_empty()).map(PathBuf::from);
     let directory = config.ledger.directory.clone().or(given).ok_or(Failure::NoLedger)?;
     let ledger = FileLedger::open(&directory)?;
     if ledger.is_new() {

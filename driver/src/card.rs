@@ -24,7 +24,7 @@ pub use open::{CardOptions, OpenError};
 pub use shutdown::CloseError;
 pub use waiting::{Health, Woken};
 
-use crate::backing::{Backing, BackingError, Signals};
+use crate::backing::{Backing, BackingError, COMMAND, Signals};
 use crate::counters::Counters;
 use crate::dma::DmaMemory;
 use crate::fault::Fault;
@@ -36,8 +36,8 @@ use crate::telemetry::Telemetry;
 
 /// Time between two looks at registers that belong together and do not yet match.
 const LOOK_AGAIN: Duration = Duration::from_micros(20);
-/// Where configuration space has revision and class.
-const CLASS: u16 = 0x08;
+/// Bits of the command register that no function has.
+const COMMAND_RESERVED: u16 = 0xF800;
 
 /// How the driver holds the card.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,12 +140,12 @@ impl<B: Backing> Card<B> {
     }
 
     /// Whether nobody answers configuration accesses any more. A mapping of a simulated card's registers outlives the card.
-    /// The kernel answers by itself for the identifiers of a card that is open, so the class is looked at as well.
+    /// Kernel and hypervisor may answer by themselves for what does not change, so the reserved bits of the command register are
+    /// looked at: they are 0 in every function, and 1 where nobody answers.
     fn has_left_the_bus(&mut self) -> bool {
-        let identity = self.backing.pci_identity();
-        let mut class = [0; 4];
-        match identity.and_then(|found| self.backing.read_config(CLASS, &mut class).map(|()| found)) {
-            Ok(found) => found == open::ALL_ONES || class == [u8::MAX; 4],
+        let mut command = [0; 2];
+        match self.backing.read_config(COMMAND, &mut command) {
+            Ok(()) => u16::from_le_bytes(command) & COMMAND_RESERVED == COMMAND_RESERVED,
             Err(error) => matches!(error, BackingError::Gone { .. }),
         }
     }

@@ -17,7 +17,7 @@ use crate::mmio::Registers;
 use crate::ring::{Progress, RingLayout};
 
 /// What configuration space reads as where nobody answers.
-pub(super) const ALL_ONES: PciIdentity = PciIdentity { vendor: u16::MAX, device: u16::MAX };
+const ALL_ONES: PciIdentity = PciIdentity { vendor: u16::MAX, device: u16::MAX };
 /// Time between two looks at a state that is to come.
 const LOOK_EVERY: Duration = Duration::from_micros(500);
 

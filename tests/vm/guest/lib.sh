@@ -74,7 +74,7 @@ as_qkd() {
 # A configuration of a card that no service has. Its file is readable by the service's user.
 other_configuration() { # NAME ADDRESS
     mkdir -p "$work/other"
-    sed -e "s/0000:02:00.0/$2/" -e 's/:8002/:8009/' -e 's/:7002/:7009/' -e 's/:9002/:9009/' -e 's/^grace_ms = .*/grace_ms = 8000/' \
+    sed -e "s/0000:02:00.0/$2/" -e 's/:8002/:8009/' -e 's/:7002/:7009/' -e 's/:9002/:9009/' -e 's/^grace_ms = .*/grace_ms = 5000/' \
         "$work/configuration/0000:02:00.0.toml" >"$work/other/$1.toml"
     printf '[ledger]\nin_memory_forgets_everything = true\n' >>"$work/other/$1.toml"
     echo "$work/other/$1.toml"

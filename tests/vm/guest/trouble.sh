@@ -79,7 +79,7 @@ ends_as_gone() {
     equal "the exit code" 4 "$code" && contains "$(cat "$log_of_spare")" 'the card is gone; every key of it is wiped'
 }
 
-gone() { start_spare gone && ask fault 3 end=a kind=gone for=10s && ends_as_gone 30; }
+gone() { start_spare gone && ask fault 3 end=a kind=gone for=7s && ends_as_gone 30; }
 
 # After what happened to it, the card is as good as before: once its time is over, for a daemon that is started anew.
 serves_again() {

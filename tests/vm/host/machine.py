@@ -7,7 +7,7 @@ import re
 BOOT_WITHIN_S = 180
 KERNEL_LINE = (
     "console=ttyS0 root=/dev/vda rw quiet loglevel=4 net.ifnames=0 intel_iommu=on iommu=nopt "
-    "systemd.show_status=error systemd.log_level=notice mitigations=off"
+    "systemd.show_status=error systemd.log_level=notice mitigations=off 8250.nr_uarts=2"
 )
 
 

@@ -55,7 +55,9 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer fstrim.
     dev-hugepages.mount dev-mqueue.mount sys-kernel-debug.mount sys-kernel-tracing.mount \
     sys-fs-fuse-connections.mount systemd-journal-flush.service systemd-growfs-root.service \
     getty@tty1.service serial-getty@ttyS0.service serial-getty@hvc0.service systemd-tpm2-setup.service \
-    systemd-tpm2-setup-early.service systemd-pcrphase.service; do
+    systemd-tpm2-setup-early.service systemd-pcrphase.service systemd-journal-catalog-update.service \
+    systemd-update-done.service systemd-modules-load.service systemd-sysctl.service systemd-sysusers.service \
+    kmod-static-nodes.service proc-sys-fs-binfmt_misc.automount modprobe@.service; do
     ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
 

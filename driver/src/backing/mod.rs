@@ -16,7 +16,7 @@ use crate::dma::DmaMemory;
 use crate::mmio::Mmio;
 
 /// Offset of the command register in configuration space.
-const COMMAND: u16 = 0x04;
+pub(crate) const COMMAND: u16 = 0x04;
 /// Where extended capabilities begin in configuration space.
 const EXTENDED_CAPABILITIES: u16 = 0x100;
 /// Extended capability: device serial number (PCI-7).

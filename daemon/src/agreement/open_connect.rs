@@ -121,6 +121,11 @@ impl Core {
     }
 
     pub(super) fn heed_open_reply(&mut self, now: Now, reply: OpenReply, out: &mut Output) {
+        // Before the two ends are in step it may speak of a stream of another epoch that has the same ID. It is asked for
+        // again.
+        if !self.peer.in_step {
+            return;
+        }
         let id = reply.call;
         let Some(Waiting::Open { stream, registered, .. }) = self.waiting.get_mut(&id) else { return };
         // The number of a call may have been used by a run before.

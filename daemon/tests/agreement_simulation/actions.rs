@@ -6,7 +6,7 @@ use qkd_daemon::interface::{KeyStreamId, Status};
 
 use super::checker::{Checker, Verdict, broken};
 use super::mutants::Mutant;
-use super::node::{Asked, KMS_EACH, Node, kms_number};
+use super::node::{Asked, KMS_EACH, Node, kms, kms_number};
 use super::push::{Order, Pusher};
 
 impl Node {
@@ -110,10 +110,13 @@ impl Node {
     fn answered(&mut self, call: u64, answer: Answer, checker: &mut Checker) -> Verdict {
         let Some(asked) = self.asked.remove(&call) else { return Ok(()) };
         match (asked, answer) {
-            (Asked::WrongOpen, Answer::Opened { stream, .. }) => {
+            // Where the stream has ended meanwhile and nobody knows its ID, it is a new one, and its own.
+            (Asked::WrongOpen(which), Answer::Opened { stream, source, destination, .. })
+                if ![&source, &destination].contains(&&kms(self.end, which)) =>
+            {
                 return broken("I5", format!("a KMS that stream {stream} is not for has opened it"));
             }
-            (Asked::Open, Answer::Opened { stream, .. }) => {
+            (Asked::Open | Asked::WrongOpen(_), Answer::Opened { stream, .. }) => {
                 self.count("opened");
                 if !self.opened.contains(&stream) {
                     self.opened.push(stream);

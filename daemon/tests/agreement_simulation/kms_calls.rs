@@ -66,12 +66,13 @@ impl World {
         if !self.strikes_if_up(Fault::WrongKms, end, 1_000) {
             return Ok(());
         }
-        let wrong = kms(end, 1 - kms_number(&mine));
+        let which = 1 - kms_number(&mine);
+        let wrong = kms(end, which);
         let (source, destination) =
             if source == mine { (wrong.clone(), destination) } else { (source, wrong.clone()) };
         let qos = QosRequest::default();
         let open = Open { kms: wrong, source, destination, stream: Some(id), qos };
-        self.call(end, Call::Open(open), Asked::WrongOpen)
+        self.call(end, Call::Open(open), Asked::WrongOpen(which))
     }
 
     /// Streams that a KMS at either end has opened.

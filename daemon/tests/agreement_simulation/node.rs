@@ -38,8 +38,8 @@ pub(crate) enum PowerFails {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
     Open,
-    /// By a KMS that the stream is not for.
-    WrongOpen,
+    /// By this end's KMS of this number, which the stream is not for.
+    WrongOpen(usize),
     GetKey(KeyStreamId),
     Close(KeyStreamId),
 }

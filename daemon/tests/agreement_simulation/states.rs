@@ -119,7 +119,7 @@ impl World {
         states.add(State::BatchOpen, !node.out.is_empty());
         for asked in node.asked.values() {
             match asked {
-                Asked::Open | Asked::WrongOpen => states.add(State::OpenPending, end == 1),
+                Asked::Open | Asked::WrongOpen(_) => states.add(State::OpenPending, end == 1),
                 Asked::GetKey(_) => states.add(State::GetKeyPending, end == 1),
                 Asked::Close(_) => states.add(State::ClosePending, true),
             }

@@ -1,8 +1,11 @@
 //! Ends that do not belong together, and ledgers that do not tell the same story.
 
-use super::two_ends::{Ends, settings};
-use crate::agreement::{BlockName, Durable, Event, Mark, Message, PeerFault, Role};
-use crate::interface::QosRequest;
+use super::two_ends::{A, Ends, settings};
+use crate::agreement::{
+    Action, BlockName, Digest, Durable, Event, Hello, Mark, Message, OpenReply, PROTOCOL_VERSION, PeerFault,
+    Role,
+};
+use crate::interface::{KeyStreamId, QosRequest, Status};
 
 fn refused(change: impl Fn(&mut crate::agreement::Settings, &mut crate::agreement::Settings), words: &str) {
     let (mut leader, mut follower) = (settings(Role::Leader), settings(Role::Follower));
@@ -100,4 +103,35 @@ fn a_follower_that_has_lost_its_ledger_gets_a_new_epoch() {
     assert!(both.ends[0].durable.forbidden.contains(&stream));
     let again = both.open(0, Some(stream), QosRequest::default());
     assert!(matches!(both.ends[0].answer(again), Some(crate::calls::Answer::Refused { .. })));
+}
+
+#[test]
+fn an_answer_to_an_open_that_comes_before_the_epoch_opens_nothing_of_the_epoch_before() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = KeyStreamId::from_u128(1);
+    both.open(0, Some(stream), QosRequest::default());
+    both.run(20);
+    assert!(both.ends[1].durable.streams.contains_key(&stream));
+    both.cut();
+    // The leader has lost its ledger; its greeting comes, and of what follows only the answer.
+    both.event(1, Event::PeerConnected);
+    let hello = Hello {
+        version: PROTOCOL_VERSION,
+        role: Role::Leader,
+        module: "A".into(),
+        epoch: both.ends[1].durable.epoch + 1,
+        last: 1,
+        hash: Digest::NONE,
+        card: 1,
+        peer_card: 2,
+        kms: vec![A.into()],
+    };
+    both.event(1, Event::PeerMessage(Message::Hello(hello)));
+    let call = both.open(1, Some(stream), QosRequest::default());
+    let reply =
+        OpenReply { call, stream, status: Status::Successful, detail: String::new(), counter_proposal: None };
+    both.event(1, Event::PeerMessage(Message::OpenReply(reply)));
+    assert_eq!(both.ends[1].answer(call), None);
+    assert!(!both.ends[1].actions.iter().any(|action| matches!(action, Action::Begin { .. })));
+    assert!(both.ends[1].durable.streams[&stream].opened.is_none());
 }

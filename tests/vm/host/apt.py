@@ -79,7 +79,12 @@ class Apt:
 
     def versions(self, *packages):
         """`name version` of the packages and of all that they need, in order."""
-        plan = run("apt-get", *self.options, "--simulate", "install", *packages)
+        # Seconds of apt's work, which come out the same until the indices are read again.
+        kept = self.directory / f"plan-{key(*packages)}"
+        stamp = self.directory / "fresh"
+        if not kept.exists() or kept.stat().st_mtime < stamp.stat().st_mtime:
+            kept.write_text(run("apt-get", *self.options, "--simulate", "install", *packages))
+        plan = kept.read_text()
         found = re.findall(r"^Inst (\S+) \((\S+)", plan, re.MULTILINE)
         if not found:
             raise AptError(f"apt would install nothing for {' '.join(packages)}")

@@ -47,10 +47,15 @@ class Apt:
             raise AptError(f"{KEYRING} is missing: install debian-archive-keyring")
         for part in ("lists/partial", "archives/partial", "state"):
             (self.directory / part).mkdir(parents=True, exist_ok=True)
-        (self.directory / "status").touch()
-        lines = "".join(f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n" for suite in SUITES)
+        address = mirror()
+        lines = "".join(f"deb [signed-by={KEYRING}] {address} {suite} main\n" for suite in SUITES)
         changed = not self.sources.exists() or self.sources.read_text() != lines
-        self.sources.write_text(lines)
+        # Both are left alone where nothing changes, so that apt takes its own cache for current.
+        stamp = self.directory / "fresh"
+        if changed:
+            stamp.unlink(missing_ok=True)
+            (self.directory / "status").touch()
+            self.sources.write_text(lines)
         settings = {
             "Dir::Etc::SourceList": self.sources,
             "Dir::Etc::SourceParts": "/dev/null",
@@ -58,6 +63,8 @@ class Apt:
             "Dir::State::Lists": self.directory / "lists",
             "Dir::State::status": self.directory / "status",
             "Dir::Cache": self.directory,
+            # Some machines switch it off, and then every call reads all indices anew.
+            "Dir::Cache::pkgcache": "pkgcache.bin",
             "APT::Architecture": "amd64",
             "APT::Architectures": "amd64",
             "APT::Install-Recommends": "false",
@@ -66,20 +73,24 @@ class Apt:
             "Acquire::Languages": "none",
         }
         self.options = [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
-        stamp = self.directory / "fresh"
         fresh = stamp.exists() and time.time() - stamp.stat().st_mtime < LISTS_FRESH_FOR_S
-        if changed or not fresh:
+        if not fresh:
             try:
                 run("apt-get", *self.options, "--error-on=any", "update")
             except AptError as error:
-                if changed or not stamp.exists():
+                if not stamp.exists():
                     raise
                 print(f"the package lists are old: {error}", flush=True)
             stamp.touch()
 
     def versions(self, *packages):
         """`name version` of the packages and of all that they need, in order."""
-        plan = run("apt-get", *self.options, "--simulate", "install", *packages)
+        # Seconds of apt's work, which come out the same until the indices are read again.
+        kept = self.directory / f"plan-{key(*packages)}"
+        stamp = self.directory / "fresh"
+        if not kept.exists() or kept.stat().st_mtime < stamp.stat().st_mtime:
+            kept.write_text(run("apt-get", *self.options, "--simulate", "install", *packages))
+        plan = kept.read_text()
         found = re.findall(r"^Inst (\S+) \((\S+)", plan, re.MULTILINE)
         if not found:
             raise AptError(f"apt would install nothing for {' '.join(packages)}")

@@ -230,12 +230,13 @@ impl<B: Backing> Worker<B> {
         let Self { mut card, mut news, awake, .. } = self;
         let given_back = card.give_back();
         let end = match end {
-            // A card that is gone cannot be stopped: giving it back only wipes its memory, or leaks it, and says which.
-            Err(CardEnd::Gone) => {
+            // A card that is gone, or goes while it is wanted back, cannot be stopped: giving it back only wipes its memory,
+            // or leaks it, and says which.
+            Err(end @ (CardEnd::Gone | CardEnd::RemovalRequested)) => {
                 if let Err(e) = given_back {
                     log::warn!("{e}");
                 }
-                Err(CardEnd::Gone)
+                Err(end)
             }
             end => given_back.map_err(CardEnd::NotClosed).and(end),
         };

@@ -55,6 +55,9 @@ impl Core {
                 ),
             );
         }
+        if why.is_some() {
+            self.meet_again(now, out);
+        }
         match self.settings.role {
             Role::Leader if why.is_some() || self.durable.epoch == 0 => {
                 // The follower knows older epochs only; wall time is above them without asking it. Where it is not, the
@@ -64,6 +67,19 @@ impl Core {
             }
             Role::Follower if why.is_some() => self.clear_epoch(now, 0, Digest::NONE, out),
             Role::Leader | Role::Follower => self.resume(now, out),
+        }
+    }
+
+    /// The streams of a ledger that does not hold any more get their pushers, so that their KMSs hear of their end. What of
+    /// them is owed nobody knows.
+    fn meet_again(&mut self, now: Now, out: &mut Output) {
+        let mut ids: Vec<KeyStreamId> = self.durable.streams.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            if let Some(state) = self.durable.streams.get(&id) {
+                self.streams.insert(id, Live::new(&state.qos, state.next, now.boot_ms));
+                self.begin_pushing(id, out);
+            }
         }
     }
 
@@ -116,6 +132,13 @@ impl Core {
                 let end = live.grants.back().map_or(live.position, |before| before.end);
                 live.skipped(end, next);
             }
+            if let Some(kms) = self.gone_kms(id) {
+                out.say(
+                    Level::Error,
+                    format!("key stream {id} ends: its KMS {kms} is not configured at this end any more"),
+                );
+                self.close_here(now, id, out);
+            }
             // From now on it waits for the blocks that the card replays, without anybody's call.
             self.deliver(now, id, out);
         }
@@ -140,6 +163,13 @@ impl Core {
                 self.streams.len()
             ),
         );
+    }
+
+    /// The KMS of a stream that this end's settings do not name any more.
+    fn gone_kms(&self, id: KeyStreamId) -> Option<String> {
+        let state = self.durable.streams.get(&id).filter(|state| !state.closed)?;
+        let kms = &state.opened.as_ref()?.kms;
+        (!self.settings.local_kms.contains(kms)).then(|| kms.clone())
     }
 
     fn resume_stream(&mut self, now: Now, id: KeyStreamId, out: &mut Output) {

@@ -17,7 +17,8 @@ impl Core {
             return;
         };
         let Some(opened) = &state.opened else { return };
-        if state.closed || std::mem::replace(&mut live.begun, true) {
+        let known = self.settings.local_kms.contains(&opened.kms);
+        if state.closed || !known || std::mem::replace(&mut live.begun, true) {
             return;
         }
         out.actions.push(Action::Begin {

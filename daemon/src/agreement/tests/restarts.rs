@@ -4,7 +4,7 @@ use qkd_contract::state::LinkState;
 
 use super::two_ends::{BLOCK, End, Ends, settings};
 use crate::agreement::{Action, BlockName, Core, Event, LossCause, Now, Output, Role};
-use crate::interface::{KeyStreamId, QosRequest};
+use crate::interface::{KeyStreamId, QosRequest, Status};
 
 fn qos(chunk: u32) -> QosRequest {
     QosRequest { key_chunk_size: Some(chunk), ..QosRequest::default() }
@@ -118,9 +118,51 @@ fn what_a_new_epoch_gives_up_is_counted_and_told_of() {
         .actions
         .iter()
         .filter_map(|a| match a {
-            Action::Notice { stream, status: crate::interface::Status::InsufficientKey, .. } => Some(*stream),
+            Action::Notice { stream, status: Status::InsufficientKey, .. } => Some(*stream),
             _ => None,
         })
         .collect();
     assert_eq!(told, [stream]);
+}
+
+#[test]
+fn a_ledger_that_is_too_old_still_tells_which_kmss_must_hear_of_the_end() {
+    for end in 0..2 {
+        let mut both = Ends::in_step(1_000_000);
+        let stream = both.stream(qos(64));
+        both.block();
+        both.run(30);
+        let mut settings = settings([Role::Leader, Role::Follower][end]);
+        settings.card.cell = both.ends[end].durable.write_number + 1;
+        both.restart(end, settings);
+        both.run(30);
+        let told = both.ends[end].actions.iter().filter(|action| {
+            matches!(action, Action::Notice { stream: s, status: Status::PeerNotConnected, .. } if *s == stream)
+        });
+        assert_eq!(told.count(), 1, "end {end}");
+        assert!(!both.ends[end].durable.streams.contains_key(&stream));
+        let last =
+            both.ends[end].actions.iter().rfind(|a| matches!(a, Action::Stop { .. } | Action::Notice { .. }));
+        assert!(matches!(last, Some(Action::Stop { stream: s }) if *s == stream), "{last:?}");
+    }
+}
+
+#[test]
+fn a_stream_whose_kms_is_not_configured_any_more_is_closed_and_keeps_nobody_from_starting() {
+    for end in 0..2 {
+        let mut both = Ends::in_step(1_000_000);
+        let stream = both.stream(qos(64));
+        both.block();
+        both.run(30);
+        let mut settings = settings([Role::Leader, Role::Follower][end]);
+        settings.local_kms = vec!["kms://another".into()];
+        both.restart(end, settings);
+        both.run(30);
+        assert!(both.ends[end].says("is not configured at this end any more"));
+        assert!(both.ends[end].durable.streams[&stream].closed);
+        let asks = |action: &Action| {
+            matches!(action, Action::Begin { .. } | Action::Deliver(_) | Action::Notice { .. })
+        };
+        assert!(!both.ends[end].actions.iter().any(asks), "end {end}: there is nobody to push to");
+    }
 }

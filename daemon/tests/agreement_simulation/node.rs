@@ -207,6 +207,11 @@ impl Node {
         if self.is(Mutant::LossIsNotTold) {
             self.out.actions.retain(|action| !matches!(action, Action::Notice { .. }));
         }
+        let written = self.out.writes[writes..].iter().filter(|w| matches!(w, Record::Lost { .. })).count();
+        let said = self.out.actions.iter().skip(actions).filter(|a| matches!(a, Action::Lost { .. })).count();
+        if written != said {
+            return broken("notice", format!("end {} counts {written} losses and says {said}", self.end));
+        }
         let mut lost = None;
         for action in self.out.actions.iter().skip(actions) {
             match action {

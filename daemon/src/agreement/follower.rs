@@ -15,7 +15,8 @@ use crate::interface::KeyStreamId;
 /// What only the follower keeps.
 #[derive(Debug, Default)]
 pub(super) struct Following {
-    /// Serial of the last report on this connection.
+    /// Serial of the last report. It goes on over connections: a report that was held up until there was a new one must not
+    /// pass for newer than what comes after it.
     serial: u64,
     /// Last report that the leader has heard.
     pub(super) heard: u64,
@@ -30,7 +31,6 @@ pub(super) struct Following {
 
 impl Following {
     pub(super) fn connection_ended(&mut self) {
-        self.serial = 0;
         self.heard = 0;
         self.urgent = false;
     }

@@ -89,7 +89,8 @@ pub struct LeaderLine {
 pub struct Report {
     /// Epoch.
     pub epoch: u64,
-    /// Counts the reports of a connection from 1; one that is not newer than the last is not heeded.
+    /// Counts the reports of a run of the follower from 1; one that is not newer than the last that was heard on this
+    /// connection is not heeded.
     pub serial: u64,
     /// The follower waits for a log message that has heard this report.
     pub urgent: bool,

@@ -1,6 +1,6 @@
 //! Ends that do not belong together, and ledgers that do not tell the same story.
 
-use super::two_ends::{A, Ends, settings};
+use super::two_ends::{A, BLOCK, Ends, settings};
 use crate::agreement::{
     Action, BlockName, Digest, Durable, Event, Hello, Mark, Message, OpenReply, PROTOCOL_VERSION, PeerFault,
     Role,
@@ -134,4 +134,19 @@ fn an_answer_to_an_open_that_comes_before_the_epoch_opens_nothing_of_the_epoch_b
     assert_eq!(both.ends[1].answer(call), None);
     assert!(!both.ends[1].actions.iter().any(|action| matches!(action, Action::Begin { .. })));
     assert!(both.ends[1].durable.streams[&stream].opened.is_none());
+}
+
+#[test]
+fn a_report_that_was_held_up_until_the_next_connection_does_not_make_the_leader_deaf() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest::default());
+    let heard = both.overhear(2_000);
+    let report = heard[0].iter().rfind(|message| matches!(message, Message::Report(_))).unwrap().clone();
+    both.cut();
+    both.connect();
+    both.run(5);
+    both.event(0, Event::PeerMessage(report));
+    both.block();
+    both.run(30);
+    assert_eq!(both.delivered(0, stream), u64::from(BLOCK));
 }

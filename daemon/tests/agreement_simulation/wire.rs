@@ -62,6 +62,8 @@ impl World {
         if !self.is_up(0) || !self.is_up(1) {
             return Ok(());
         }
+        // An end may have died of the news that the old one is gone; whoever was still to find that out has.
+        self.notices_at = [None; 2];
         self.wire_up = true;
         self.haunted = false;
         self.checker.misled = false;

@@ -143,6 +143,11 @@ impl Core {
         }
         // Only the first greeting of a connection says where the other end stands: a repeated one may be old.
         if self.peer.greeted {
+            if self.leads() && self.peer.in_step {
+                // The follower says it again because it has not heard this end's.
+                self.greet(now, out);
+                self.leading.log_due = true;
+            }
             return Ok(());
         }
         self.peer.greeted = true;

@@ -150,3 +150,21 @@ fn a_report_that_was_held_up_until_the_next_connection_does_not_make_the_leader_
     both.run(30);
     assert_eq!(both.delivered(0, stream), u64::from(BLOCK));
 }
+
+#[test]
+fn a_leader_that_is_in_step_still_greets_a_follower_that_has_not_heard_its_greeting() {
+    let mut both = Ends::in_step(1_000_000);
+    let heard = both.overhear(2_000);
+    let report = heard[0].iter().rfind(|message| matches!(message, Message::Report(_))).unwrap().clone();
+    both.cut();
+    let lost = both.ends[0].handle(both.time, Event::PeerConnected);
+    assert!(matches!(lost[..], [Message::Hello(_)]));
+    both.connected = true;
+    both.event(1, Event::PeerConnected);
+    both.run(5);
+    both.event(0, Event::PeerMessage(report));
+    assert!(both.ends[0].core.status().in_step);
+    assert!(!both.ends[1].core.status().in_step);
+    both.run(600);
+    assert!(both.ends[1].core.status().in_step);
+}

@@ -56,6 +56,9 @@ pub struct Hello {
     pub peer_card: u64,
     /// URIs of the sender's KMSs.
     pub kms: Vec<String>,
+    /// The sender has heard the other end's greeting on this connection.
+    #[serde(default)]
+    pub heard: bool,
 }
 
 /// From the leader.

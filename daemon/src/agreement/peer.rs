@@ -62,6 +62,7 @@ impl Core {
             card: self.settings.card.serial,
             peer_card: self.settings.card.peer_serial,
             kms: self.settings.local_kms.clone(),
+            heard: self.peer.greeted,
         };
         self.say_to_peer(now, Message::Hello(hello), out);
     }
@@ -143,10 +144,10 @@ impl Core {
         }
         // Only the first greeting of a connection says where the other end stands: a repeated one may be old.
         if self.peer.greeted {
-            if self.leads() && self.peer.in_step {
-                // The follower says it again because it has not heard this end's.
+            if self.peer.in_step && !hello.heard {
+                // The other end has not heard this end's greeting, which is not repeated any more.
                 self.greet(now, out);
-                self.leading.log_due = true;
+                self.leading.log_due = self.leads();
             }
             return Ok(());
         }

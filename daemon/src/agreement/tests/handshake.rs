@@ -125,6 +125,7 @@ fn an_answer_to_an_open_that_comes_before_the_epoch_opens_nothing_of_the_epoch_b
         card: 1,
         peer_card: 2,
         kms: vec![A.into()],
+        heard: false,
     };
     both.event(1, Event::PeerMessage(Message::Hello(hello)));
     let call = both.open(1, Some(stream), QosRequest::default());
@@ -152,19 +153,24 @@ fn a_report_that_was_held_up_until_the_next_connection_does_not_make_the_leader_
 }
 
 #[test]
-fn a_leader_that_is_in_step_still_greets_a_follower_that_has_not_heard_its_greeting() {
-    let mut both = Ends::in_step(1_000_000);
-    let heard = both.overhear(2_000);
-    let report = heard[0].iter().rfind(|message| matches!(message, Message::Report(_))).unwrap().clone();
-    both.cut();
-    let lost = both.ends[0].handle(both.time, Event::PeerConnected);
-    assert!(matches!(lost[..], [Message::Hello(_)]));
-    both.connected = true;
-    both.event(1, Event::PeerConnected);
-    both.run(5);
-    both.event(0, Event::PeerMessage(report));
-    assert!(both.ends[0].core.status().in_step);
-    assert!(!both.ends[1].core.status().in_step);
-    both.run(600);
-    assert!(both.ends[1].core.status().in_step);
+fn an_end_that_is_in_step_still_greets_the_other_that_has_not_heard_its_greeting() {
+    for end in 0..2 {
+        let mut both = Ends::in_step(1_000_000);
+        let heard = both.overhear(2_000);
+        let of_before = |message: &&Message| matches!(message, Message::Report(_) | Message::Log(_));
+        let late = heard[end].iter().rfind(of_before).unwrap().clone();
+        both.cut();
+        let lost = both.ends[end].handle(both.time, Event::PeerConnected);
+        assert!(matches!(lost[..], [Message::Hello(_)]));
+        both.connected = true;
+        both.event(1 - end, Event::PeerConnected);
+        both.run(5);
+        both.event(end, Event::PeerMessage(late));
+        assert!(both.ends[end].core.status().in_step);
+        assert!(!both.ends[1 - end].core.status().in_step);
+        both.run(1_100);
+        assert!(both.ends[1 - end].core.status().in_step, "end {end}");
+        let hellos = both.overhear(5_000).into_iter().flatten().filter(|m| matches!(m, Message::Hello(_)));
+        assert_eq!(hellos.count(), 0, "and then they leave it at that");
+    }
 }

@@ -7,7 +7,7 @@
 //! core's own record of it.
 
 use super::core::Core;
-use super::entry::{Decision, Digest};
+use super::entry::{Decision, Digest, Entry};
 use super::event::{Action, Level, LossCause, Now, Output};
 use super::message::Hello;
 use super::names::Mark;
@@ -211,9 +211,7 @@ impl Core {
                 hello.last > applied
                     && durable.log.get(&hello.last).is_some_and(|logged| logged.entry.hash == hello.hash)
             };
-        // An epoch that nobody has heard of yet can still be taken over from its beginning.
-        let unheard = hello.epoch < durable.epoch && self.leading.untold;
-        if !same_story && !unheard {
+        if !same_story && !(hello.epoch < durable.epoch && self.nothing_granted()) {
             out.say(
                 Level::Warn,
                 format!(
@@ -230,12 +228,18 @@ impl Core {
         self.leading.lines.extend(all);
     }
 
+    /// An epoch that the follower is not known to have joined, and in which nothing can have been delivered, can be taken
+    /// over from its beginning, also by a follower that did join and has lost its ledger since.
+    fn nothing_granted(&self) -> bool {
+        let granted = |e: &Entry| matches!(e.decision, Decision::Grant(_));
+        self.durable.peer_applied == 0 && !self.durable.log.values().any(|logged| granted(&logged.entry))
+    }
+
     /// The leader begins an epoch. Its first entry burns everything that may have been used before.
     fn begin_epoch(&mut self, now: Now, epoch: u64, out: &mut Output) {
         let card = self.settings.card;
         let hash = Digest::of_epoch(epoch, card.serial, card.peer_serial);
         self.clear_epoch(now, epoch, hash, out);
-        self.leading.untold = true;
         self.append(now, Decision::Burn { to: self.durable.mark }, out);
     }
 

@@ -49,8 +49,6 @@ pub(super) struct Leading {
     pub(super) granting: bool,
     /// When that was last done.
     pub(super) granted_ms: u64,
-    /// Nothing of this epoch has been sent to anybody.
-    pub(super) untold: bool,
     /// Sum of min_bps over streams open at both ends.
     pub(super) reserved_bps: u64,
 }
@@ -75,7 +73,6 @@ impl Default for Leading {
             log_due: false,
             granting: false,
             granted_ms: 0,
-            untold: false,
             reserved_bps: 0,
         }
     }
@@ -141,7 +138,6 @@ impl Core {
             }
             if let Some(last) = entries.last() {
                 self.leading.sent = last.number;
-                self.leading.untold = false;
                 self.timers.set_earlier(Timer::Resend, now.boot_ms.saturating_add(self.settings.resend_ms));
             }
             self.leading.log_due = false;

@@ -4,6 +4,7 @@ use qkd_contract::state::LinkState;
 
 use super::two_ends::{BLOCK, End, Ends, settings};
 use crate::agreement::{Action, BlockName, Core, Event, LossCause, Now, Output, Role};
+use crate::calls::Answer;
 use crate::interface::{KeyStreamId, QosRequest, Status};
 
 fn qos(chunk: u32) -> QosRequest {
@@ -165,4 +166,26 @@ fn a_stream_whose_kms_is_not_configured_any_more_is_closed_and_keeps_nobody_from
         };
         assert!(!both.ends[end].actions.iter().any(asks), "end {end}: there is nobody to push to");
     }
+}
+
+#[test]
+fn a_stream_opened_before_the_follower_has_ever_come_lives_through_the_leaders_restart() {
+    let leader = End::new(settings(Role::Leader), crate::agreement::Durable::default());
+    let follower = End::new(settings(Role::Follower), crate::agreement::Durable::default());
+    let mut both = Ends::unconnected(leader, follower);
+    for end in 0..2 {
+        both.event(end, Event::Start);
+        both.event(end, Event::ReplayEnd);
+        both.event(end, Event::Link { state: LinkState::Distilling, secret_key_rate_bps: 1_000_000 });
+    }
+    let call = both.open(0, None, qos(64));
+    let Some(Answer::Opened { stream, .. }) = both.ends[0].answer(call).cloned() else {
+        panic!("{:?}", both.ends[0].answer(call));
+    };
+    both.restart(0, settings(Role::Leader));
+    both.run(30);
+    let joined = both.open(1, Some(stream), QosRequest::default());
+    both.run(30);
+    assert!(matches!(both.ends[1].answer(joined), Some(Answer::Opened { status: Status::Successful, .. })));
+    assert!(!both.ends[0].says("the two ledgers differ"));
 }

@@ -132,15 +132,8 @@ impl Ends {
     }
 
     pub(super) fn with(leader: Settings, follower: Settings, rate: u64) -> Self {
-        let ends = [leader, follower].map(|s| End::new(s, Durable::default()));
-        let mut both = Self {
-            ends,
-            time: 1_000,
-            connected: false,
-            calls: 0,
-            sequence: 0,
-            wires: [Vec::new(), Vec::new()],
-        };
+        let [leader, follower] = [leader, follower].map(|s| End::new(s, Durable::default()));
+        let mut both = Self::unconnected(leader, follower);
         for end in 0..2 {
             both.event(end, Event::Start);
             both.event(end, Event::ReplayEnd);
@@ -150,6 +143,18 @@ impl Ends {
         both.connect();
         both.run(20);
         both
+    }
+
+    /// Neither is started.
+    pub(super) fn unconnected(leader: End, follower: End) -> Self {
+        Self {
+            ends: [leader, follower],
+            time: 1_000,
+            connected: false,
+            calls: 0,
+            sequence: 0,
+            wires: [Vec::new(), Vec::new()],
+        }
     }
 
     pub(super) fn connect(&mut self) {

@@ -211,7 +211,7 @@ impl Core {
                 hello.last > applied
                     && durable.log.get(&hello.last).is_some_and(|logged| logged.entry.hash == hello.hash)
             };
-        if !same_story && !(hello.epoch < durable.epoch && self.nothing_granted()) {
+        if !same_story && (hello.epoch >= durable.epoch || self.anything_granted()) {
             out.say(
                 Level::Warn,
                 format!(
@@ -230,9 +230,9 @@ impl Core {
 
     /// An epoch that the follower is not known to have joined, and in which nothing can have been delivered, can be taken
     /// over from its beginning, also by a follower that did join and has lost its ledger since.
-    fn nothing_granted(&self) -> bool {
+    fn anything_granted(&self) -> bool {
         let granted = |e: &Entry| matches!(e.decision, Decision::Grant(_));
-        self.durable.peer_applied == 0 && !self.durable.log.values().any(|logged| granted(&logged.entry))
+        self.durable.peer_applied > 0 || self.durable.log.values().any(|logged| granted(&logged.entry))
     }
 
     /// The leader begins an epoch. Its first entry burns everything that may have been used before.

@@ -5,6 +5,7 @@ use super::core::Core;
 use super::entry::{Decision, OpenDecision};
 use super::event::{Now, Output};
 use super::message::{Message, OpenReply, OpenRequest};
+use super::names::Mark;
 use super::qos::{NotMet, beyond_free, resolve};
 use super::record::{Opened, Record};
 use super::settings::Role;
@@ -159,6 +160,15 @@ impl Core {
             ));
         }
         let no_room = |detail: String| Err(Refusal::new(Status::NoQkdConnection, detail));
+        let alone = opening.end == Role::Leader && durable.peer_applied == 0;
+        if !opening.chosen && alone && durable.mark > Mark::ZERO {
+            // This end may have lost the memory of used IDs; the other end's, which has not been heard yet, then refuses them.
+            return no_room(
+                "predefined IDs can be told from used ones only with the other module, which has not joined this epoch \
+                 yet; open with a null ID, or later"
+                    .to_owned(),
+            );
+        }
         if !self.link.distilling() {
             return no_room(format!("the QKD link is {:?}", self.link.state));
         }

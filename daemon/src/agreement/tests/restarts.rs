@@ -189,3 +189,29 @@ fn a_stream_opened_before_the_follower_has_ever_come_lives_through_the_leaders_r
     assert!(matches!(both.ends[1].answer(joined), Some(Answer::Opened { status: Status::Successful, .. })));
     assert!(!both.ends[0].says("the two ledgers differ"));
 }
+
+#[test]
+fn a_leader_that_has_lost_its_ledger_takes_no_predefined_id_before_the_follower_has_come() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(qos(64));
+    both.block();
+    both.run(30);
+    both.cut();
+    let mut settings = settings(Role::Leader);
+    settings.card.newest = Some(BlockName::new(1, 0));
+    both.ends[0] = End::new(settings, crate::agreement::Durable::default());
+    both.event(0, Event::Start);
+    both.event(0, Event::ReplayEnd);
+    both.event(0, Event::Link { state: LinkState::Distilling, secret_key_rate_bps: 1_000_000 });
+    let again = both.open(0, Some(stream), qos(64));
+    let refused = both.ends[0].answer(again);
+    assert!(matches!(refused, Some(Answer::Refused { status: Status::NoQkdConnection, .. })), "{refused:?}");
+    let chosen = both.open(0, None, qos(64));
+    assert!(matches!(both.ends[0].answer(chosen), Some(Answer::Opened { .. })), "IDs of its own are new");
+    both.connect();
+    both.run(30);
+    // Now the follower's memory protects it: what the leader takes for new is closed there.
+    both.open(0, Some(stream), qos(64));
+    both.run(30);
+    assert!(both.ends[1].durable.streams[&stream].closed);
+}

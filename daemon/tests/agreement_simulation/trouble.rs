@@ -1,7 +1,10 @@
 //! The troubles that strike out of the blue.
 
+use std::collections::BTreeSet;
+
 use qkd_contract::state::LinkState;
 use qkd_daemon::agreement::{BlockName, Durable, Event};
+use qkd_daemon::interface::KeyStreamId;
 
 use super::checker::Verdict;
 use super::faults::Fault;
@@ -175,10 +178,20 @@ impl World {
         self.forgets(end)
     }
 
-    /// Once both ends have forgotten which IDs were used, nobody can refuse them, and the KMSs must not come with them
-    /// again, nor wait for an answer to a call that does.
+    /// IDs that only this end knew, and all once both ends have forgotten which were used, nobody can refuse, and the KMSs
+    /// must not come with them again, nor wait for an answer to a call that does.
     fn forgets(&mut self, end: usize) -> Verdict {
         self.forgetful[end] = true;
+        let known: BTreeSet<KeyStreamId> = self
+            .nodes
+            .iter()
+            .map(|node| node.disk.durable())
+            .flat_map(|durable| durable.streams.keys().chain(&durable.forbidden))
+            .copied()
+            .collect();
+        for node in &mut self.nodes {
+            node.opened.retain(|id| known.contains(id));
+        }
         if self.forgetful != [true; 2] {
             return Ok(());
         }

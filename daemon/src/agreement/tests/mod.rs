@@ -6,6 +6,7 @@
 )]
 
 mod calls;
+mod endings;
 mod handshake;
 mod hostile_peer;
 mod limits;

@@ -14,6 +14,8 @@
 mod body;
 mod close;
 mod connection;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod get_key;
 mod json;
 mod open_connect;

@@ -14,6 +14,7 @@
 mod body;
 mod close;
 mod connection;
+mod doors;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod get_key;

@@ -29,6 +29,7 @@ fn settings(end: usize) -> Settings {
     let (name, role) = if end == 0 { ("A", Role::Leader) } else { ("B", Role::Follower) };
     let mut settings = Settings::new(name.to_owned(), role, card, 7, vec![KMS[end].to_owned()]);
     settings.most_streams = 8;
+    settings.most_streams_per_kms = 6;
     settings.most_half_open_per_kms = 4;
     settings.most_closed_ids = 64;
     settings.most_waiting_calls = 8;

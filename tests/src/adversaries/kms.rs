@@ -2,7 +2,7 @@
 
 use std::io::{BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +28,8 @@ enum Deed {
     CloseWithin,
     /// Says the first, and then the second over and over.
     Endless(&'static [u8], &'static [u8]),
+    /// Accepts everything for as long as the KMS is calm.
+    Good,
     /// Answers drop by drop.
     Drip(&'static [u8]),
 }
@@ -65,6 +67,7 @@ const DEEDS: &[(&str, Deed)] = &[
 struct Seen {
     bodies: Mutex<Vec<u8>>,
     connections: AtomicUsize,
+    calm: AtomicBool,
 }
 
 /// The KMS. It does one deed on each connection, in turn, for as long as the process lives.
@@ -81,14 +84,21 @@ impl HostileKms {
     /// When there is no port.
     #[must_use]
     pub fn start() -> Self {
+        Self::doing(|number| DEEDS[number % DEEDS.len()].1)
+    }
+
+    fn doing(deed: impl Fn(usize) -> Deed + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("its address");
         let seen = Arc::new(Seen::default());
         let theirs = Arc::clone(&seen);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let number = theirs.connections.fetch_add(1, Ordering::SeqCst);
-                let (_, deed) = DEEDS[number % DEEDS.len()];
+                let deed = if theirs.calm.load(Ordering::SeqCst) {
+                    Deed::Good
+                } else {
+                    deed(theirs.connections.fetch_add(1, Ordering::SeqCst))
+                };
                 let seen = Arc::clone(&theirs);
                 std::thread::spawn(move || drop(act(&stream, deed, &seen)));
             }
@@ -96,24 +106,46 @@ impl HostileKms {
         Self { address, seen }
     }
 
-    /// Waits until every deed has been done once.
+    /// A KMS that sends everybody there.
     ///
     /// # Panics
-    /// When the module does not come back for it in time.
-    pub fn await_all_deeds(&self, deadline: Duration) {
-        let end = Instant::now() + deadline;
-        loop {
-            let done = self.seen.connections.load(Ordering::SeqCst);
-            if done > DEEDS.len() {
-                return;
-            }
-            let now = DEEDS[done.saturating_sub(1)].0;
-            assert!(
-                Instant::now() < end,
-                "after {done} of {} deeds the module does not come back from: {now}",
-                DEEDS.len()
-            );
-            std::thread::sleep(Duration::from_millis(20));
+    /// When there is no port.
+    #[must_use]
+    pub fn redirecting(to: &str) -> Self {
+        let words = format!("HTTP/1.1 308 Permanent Redirect\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
+        // Lives as long as the process, like the KMS.
+        let deed = Deed::SayAndClose(words.into_bytes().leak());
+        Self::doing(move |_| deed)
+    }
+
+    /// Does right from the next connection on, or wrong again at once.
+    pub fn calm_down(&self, calm: bool) {
+        self.seen.calm.store(calm, Ordering::SeqCst);
+    }
+
+    /// Whether every deed has been done once.
+    #[must_use]
+    pub fn is_through(&self) -> bool {
+        self.seen.connections.load(Ordering::SeqCst) > DEEDS.len()
+    }
+
+    /// Which deed it is at, in words.
+    #[must_use]
+    pub fn progress(&self) -> String {
+        let done = self.seen.connections.load(Ordering::SeqCst);
+        let now = DEEDS[done.saturating_sub(1) % DEEDS.len()].0;
+        format!("{done} of {} deeds; the module does not come back from: {now}", DEEDS.len())
+    }
+
+    /// Waits until so many connections have come since it began.
+    ///
+    /// # Panics
+    /// When they do not come in time.
+    pub fn await_connections(&self, count: usize) {
+        let end = Instant::now() + DEADLINE;
+        while self.seen.connections.load(Ordering::SeqCst) < count {
+            assert!(Instant::now() < end, "fewer than {count} connections");
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 
@@ -158,6 +190,13 @@ fn act(mut stream: &TcpStream, deed: Deed, seen: &Seen) -> std::io::Result<()> {
                     return Ok(());
                 }
             }
+        }
+        Deed::Good => {
+            while seen.calm.load(Ordering::SeqCst) {
+                read()?;
+                stream.write_all(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")?;
+            }
+            Ok(())
         }
         Deed::Early(words) => {
             stream.write_all(words)?;

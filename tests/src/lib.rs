@@ -2,6 +2,7 @@
 //!
 //! Nothing here sleeps to be right: every wait is for a line, a socket or an exit, with a generous deadline.
 
+pub mod adversaries;
 pub mod ends;
 pub mod key_search;
 pub mod model;

@@ -41,16 +41,22 @@ impl SharedPair {
         look(&mut self.pair.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// The card at one end, for a backing, and its serial number.
+    #[must_use]
+    pub fn model(&self, end: End) -> (SimulatedCard, u64) {
+        let serial = match end {
+            End::A => self.serials[0],
+            End::B => self.serials[1],
+        };
+        (SimulatedCard { pair: Arc::clone(&self.pair), end }, serial)
+    }
+
     /// Opens the card at one end with the driver.
     ///
     /// # Errors
     /// As [`Card::open`].
     pub fn open(&self, end: End) -> Result<Card<ModelBacking<SimulatedCard>>, OpenError> {
-        let serial = match end {
-            End::A => self.serials[0],
-            End::B => self.serials[1],
-        };
-        let model = SimulatedCard { pair: Arc::clone(&self.pair), end };
+        let (model, serial) = self.model(end);
         let options =
             CardOptions { slots: 8, allow_test_key: true, recoveries: 1_000, ..CardOptions::default() };
         Card::open(ModelBacking::new(model, serial, self.clock.clone()), options)

@@ -46,7 +46,7 @@ pub struct ModuleConfig<'a> {
     pub socket: &'a Path,
     /// The line under `[peer]` that says `listen = …` or `connect = …`.
     pub peer: String,
-    /// URI of the KMS at the other end.
+    /// URI of the KMS at the other end; several with commas between them.
     pub peer_kms: &'a str,
     /// URI and base URL of the local KMS.
     pub kms: (&'a str, String),
@@ -70,12 +70,13 @@ impl ModuleConfig<'_> {
     pub fn write(&self, folder: &Path) -> PathBuf {
         let path = folder.join(format!("{}.toml", self.name));
         let ledger = folder.join(format!("ledger-{}", self.name));
+        let peer_kms: Vec<&str> = self.peer_kms.split(", ").collect();
         let text = format!(
             "[module]\nname = {:?}\nrole = {:?}\n[card]\nsocket = {:?}\n[api]\nlisten = \"127.0.0.1:0\"\n\
-             [peer]\n{}\nkms = [{:?}]\n[[kms]]\nuri = {:?}\nendpoint = {:?}\n\
+             [peer]\n{}\nkms = {:?}\n[[kms]]\nuri = {:?}\nendpoint = {:?}\n\
              [ledger]\ndirectory = {ledger:?}\n\
              [vault]\nunlocked_memory_lets_keys_reach_swap = true\n{}\n",
-            self.name, self.role, self.socket, self.peer, self.peer_kms, self.kms.0, self.kms.1, self.more
+            self.name, self.role, self.socket, self.peer, peer_kms, self.kms.0, self.kms.1, self.more
         );
         std::fs::write(&path, text).expect("the configuration can be written");
         path

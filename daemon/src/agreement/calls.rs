@@ -1,6 +1,6 @@
 //! The calls of this end's KMSs: which part of the core answers them, and those that wait for somebody else first.
 
-use super::check::TEXT_MAX;
+use super::check::{TEXT_MAX, excerpt};
 use super::core::Core;
 use super::event::{Action, Now, Output};
 use super::record::Record;
@@ -39,6 +39,13 @@ impl Core {
             let refusal = Refusal::new(Status::Timeout, "too many calls are waiting");
             return answer(id, refusal.into(), out);
         }
+        if let Some(kms) = self.caller(&call) {
+            let waiting = self.waiting.values().filter(|waiting| self.is_of(waiting, kms)).count();
+            if waiting >= self.settings.most_waiting_calls_per_kms {
+                let detail = format!("{waiting} calls of {} are waiting, as many as may", excerpt(kms));
+                return answer(id, Refusal::new(Status::Timeout, detail).into(), out);
+            }
+        }
         match call {
             Call::Open(mut open) => {
                 // Always taken as application/json: what was asked for makes no difference, here or at the other end.
@@ -52,6 +59,27 @@ impl Core {
             }
             Call::GetKey(get_key) => self.get_key(now, id, get_key, out),
             Call::Close(close) => self.close(now, id, close.stream, out),
+        }
+    }
+
+    /// The KMS that calls, where a stream or the call itself tells.
+    fn caller<'a>(&'a self, call: &'a Call) -> Option<&'a str> {
+        match call {
+            Call::Open(open) => Some(&open.kms),
+            Call::GetKey(get_key) => self.opener(&get_key.stream),
+            Call::Close(close) => self.opener(&close.stream),
+        }
+    }
+
+    fn opener(&self, stream: &KeyStreamId) -> Option<&str> {
+        Some(&self.durable.streams.get(stream)?.opened.as_ref()?.kms)
+    }
+
+    fn is_of(&self, waiting: &Waiting, kms: &str) -> bool {
+        match waiting {
+            Waiting::Open { open, .. } => open.kms == kms,
+            Waiting::GetKey { get_key, .. } => self.opener(&get_key.stream) == Some(kms),
+            Waiting::Close { stream } => self.opener(stream) == Some(kms),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::check::excerpt;
 use super::core::Core;
+use super::durable::StreamState;
 use super::entry::{Decision, OpenDecision};
 use super::event::{Now, Output};
 use super::message::{Message, OpenReply, OpenRequest};
@@ -99,7 +100,7 @@ impl Core {
                     Some(before) if before.qos != *opening.qos => in_use("with other parameters"),
                     Some(_) => Ok(status(theirs)),
                     None => {
-                        self.admit_second(&stream)?;
+                        self.admit_second(opening)?;
                         self.open_here(stream, opening.kms, opening.qos, out);
                         self.reserve();
                         Ok(status(theirs))
@@ -107,7 +108,7 @@ impl Core {
                 },
                 Role::Follower => {
                     if !theirs {
-                        self.admit_second(&stream)?;
+                        self.admit_second(opening)?;
                         self.peer_has_opened(stream, out);
                         self.place(now, stream);
                     }
@@ -178,11 +179,11 @@ impl Core {
         if durable.streams.len() >= self.settings.most_streams {
             return no_room(format!("{} key streams are open, as many as may be", durable.streams.len()));
         }
-        let half_open = durable
-            .streams
-            .values()
+        self.has_room_for_one_more(opening)?;
+        // Those that another KMS has opened with this one are the other's, or it could take this one's room away.
+        let half_open = self
+            .streams_opened_by(opening.end, opening.kms)
             .filter(|s| !(s.opened.is_some() && s.peer_opened))
-            .filter(|s| s.source == opening.kms || s.destination == opening.kms)
             .count();
         if half_open >= self.settings.most_half_open_per_kms {
             return no_room(format!(
@@ -196,8 +197,27 @@ impl Core {
         Ok(())
     }
 
+    /// Key streams that the KMS at `end` has opened.
+    fn streams_opened_by(&self, end: Role, kms: &str) -> impl Iterator<Item = &StreamState> {
+        self.durable.streams.values().filter(move |state| match end {
+            Role::Leader => state.opened.as_ref().is_some_and(|opened| opened.kms == kms),
+            Role::Follower => state.peer_opened && (state.source == kms || state.destination == kms),
+        })
+    }
+
+    fn has_room_for_one_more(&self, opening: &Opening<'_>) -> Result<(), Refusal> {
+        let open = self.streams_opened_by(opening.end, opening.kms).count();
+        if open < self.settings.most_streams_per_kms {
+            return Ok(());
+        }
+        let detail = format!("{open} key streams of {} are open, as many as may be", excerpt(opening.kms));
+        Err(Refusal::new(Status::NoQkdConnection, detail))
+    }
+
     /// The second KMS opens: from now on the stream's rate is reserved, if it is still to be had.
-    fn admit_second(&self, stream: &KeyStreamId) -> Result<(), Refusal> {
+    fn admit_second(&self, opening: &Opening<'_>) -> Result<(), Refusal> {
+        self.has_room_for_one_more(opening)?;
+        let stream = &opening.stream;
         let Some(state) = self.durable.streams.get(stream) else { return Ok(()) };
         let mut proposal = state.qos.clone();
         match beyond_free(&mut proposal, self.free_bps()) {

@@ -102,12 +102,16 @@ pub struct Settings {
     pub half_open_expiry_ms: u64,
     /// Streams at once.
     pub most_streams: usize,
+    /// Streams at once that one KMS has opened.
+    pub most_streams_per_kms: usize,
     /// Streams at once that one KMS has opened and the other has not.
     pub most_half_open_per_kms: usize,
     /// IDs of closed streams that are remembered. When full, predefined IDs are refused.
     pub most_closed_ids: usize,
     /// Calls that may wait at once.
     pub most_waiting_calls: usize,
+    /// Of these, calls of one KMS.
+    pub most_waiting_calls_per_kms: usize,
     /// Key that may be granted to one stream and not yet be accepted at the slower end.
     pub window_bytes: u64,
     /// The same in chunks. At least 2 chunks are always allowed.
@@ -146,9 +150,11 @@ impl Settings {
             default_priority: 0,
             half_open_expiry_ms: 60_000,
             most_streams: 1_024,
+            most_streams_per_kms: 512,
             most_half_open_per_kms: 64,
             most_closed_ids: 100_000,
             most_waiting_calls: 1_024,
+            most_waiting_calls_per_kms: 256,
             window_bytes: 1 << 20,
             window_chunks: 16_384,
             most_entries_in_flight: 512,

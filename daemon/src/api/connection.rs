@@ -17,6 +17,8 @@ use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
+use super::doors::Place;
+
 /// Longest header name that the HTTP parser may see, in octets. It panics on one of more than 65 535.
 const LONGEST_NAME: usize = 32_768;
 
@@ -51,6 +53,8 @@ impl Drop for Busy {
 /// The octets of a connection.
 pub(super) struct Connection {
     stream: TcpStream,
+    /// Given back with the connection.
+    _place: Place,
     activity: Rc<Activity>,
     most_quiet: Duration,
     timer: Pin<Box<Sleep>>,
@@ -59,9 +63,16 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, most_quiet: Duration) -> Self {
+    pub(super) fn new(stream: TcpStream, place: Place, most_quiet: Duration) -> Self {
         let activity = Activity { requests: Cell::new(0), quiet_since: Cell::new(Instant::now()) };
-        Self { stream, activity: Rc::new(activity), most_quiet, timer: Box::pin(sleep(most_quiet)), name: 0 }
+        Self {
+            stream,
+            _place: place,
+            activity: Rc::new(activity),
+            most_quiet,
+            timer: Box::pin(sleep(most_quiet)),
+            name: 0,
+        }
     }
 
     /// What the handler of a request needs for [`Busy`].

@@ -14,6 +14,9 @@
 mod body;
 mod close;
 mod connection;
+mod doors;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod get_key;
 mod json;
 mod open_connect;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
+use actix_http::error::DispatchError;
 use actix_http::{HttpService, Protocol};
 use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::{AppConfig, Server, ServerHandle};
@@ -12,6 +13,7 @@ use actix_web::{App, web};
 use nix::sys::socket::{Backlog, listen};
 
 use super::connection::Connection;
+use super::doors::{Doors, turn_away};
 use super::routes;
 use crate::calls::CallPort;
 use crate::config::{Api, Config};
@@ -112,6 +114,7 @@ pub fn serve(
         .shutdown_timeout(STOPPING_S)
         .disable_signals();
     let stopping = builder.graceful_shutdown_signal();
+    let doors = Doors::new(api.most_connections_per_address);
     let pulses = pulses.clone();
     // Runs once in each thread that serves requests, and anew in one that takes the place of another.
     let connections = move || {
@@ -124,6 +127,7 @@ pub fn serve(
         });
         let app = App::new().app_data(service.clone()).default_service(web::to(routes::answer));
         let stopping = stopping.clone();
+        let doors = doors.clone();
         let http = HttpService::build()
             .client_request_timeout(millis(api.head_deadline_ms))
             .client_disconnect_timeout(CLOSING)
@@ -136,11 +140,19 @@ pub fn serve(
                 data.insert(connection.activity());
             })
             .finish(map_config(app, |()| AppConfig::default()));
-        fn_service(move |stream: TcpStream| async move {
-            // Only delays answers where it cannot be set.
-            let _ = stream.set_nodelay(true);
-            let client = stream.peer_addr().ok();
-            Ok((Connection::new(stream, most_quiet), Protocol::Http1, client))
+        fn_service(move |stream: TcpStream| {
+            let doors = doors.clone();
+            async move {
+                // A client that is gone already has no address.
+                let client = stream.peer_addr().map_err(DispatchError::Io)?;
+                let Some(place) = doors.enter(client) else {
+                    actix_web::rt::spawn(turn_away(stream, doors));
+                    return Err(DispatchError::Io(io::ErrorKind::QuotaExceeded.into()));
+                };
+                // Only delays answers where it cannot be set.
+                let _ = stream.set_nodelay(true);
+                Ok((Connection::new(stream, place, most_quiet), Protocol::Http1, Some(client)))
+            }
         })
         .and_then(http)
     };

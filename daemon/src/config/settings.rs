@@ -198,12 +198,17 @@ section! {
         profile: Profile = Choice(Some(Profile::OpenApi));
         /// Connections served at once. More wait unaccepted.
         most_connections: u32 = integer(256, 1..=16_384, "connections");
+        /// Of these, connections from one address, or from one network of 64 bits where it is IPv6. More are answered
+        /// with 503 and closed, so that one client at its limit leaves room for others.
+        most_connections_per_address: u32 = integer(128, 1..=16_384, "connections");
         /// Connections that the operating system keeps waiting.
         backlog: u32 = integer(128, 1..=4_096, "connections");
         /// Threads that serve connections.
         workers: u32 = integer(1, 1..=16, "threads");
         /// Calls that may wait for the key agreement at once. More are answered with 503.
         most_waiting_calls: u32 = integer(256, 1..=65_536, "calls");
+        /// Of these, calls of one KMS. More are answered with status 6.
+        most_waiting_calls_per_kms: u32 = integer(64, 1..=65_536, "calls");
         /// Time a client has to send the head of a request.
         head_deadline_ms: u32 = integer(5_000, 1_000..=600_000, "ms");
         /// Time a client has to send the body of a request.
@@ -271,7 +276,9 @@ section! {
         half_open_expiry_s: u32 = integer(60, 1..=86_400, "s");
         /// Streams at once.
         most_streams: u32 = integer(1_024, 1..=65_536, "streams");
-        /// Streams at once that only one KMS has opened, for each KMS.
+        /// Of these, streams that one KMS has opened. More are refused with status 4.
+        most_per_kms: u32 = integer(512, 1..=65_536, "streams");
+        /// Streams at once that a KMS has opened and the other has not, for each KMS.
         most_half_open_per_kms: u32 = integer(64, 1..=65_536, "streams");
         /// Closed key stream IDs that are remembered, so that none starts again.
         most_closed_remembered: u32 = integer(65_536, 1_024..=16_777_216, "key stream IDs");

@@ -6,6 +6,8 @@ mod directory;
 mod error;
 mod file;
 mod format;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod memory;
 mod rows;
 mod storage;

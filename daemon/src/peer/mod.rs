@@ -7,6 +7,8 @@
 //! silent connection displaces nobody.
 
 mod connection;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod link;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,8 @@ mod connect;
 mod counters;
 mod excerpt;
 mod flight;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handle;
 mod outbox;
 mod queue;

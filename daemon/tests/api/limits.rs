@@ -6,7 +6,7 @@ use qkd_daemon::calls::Call;
 use qkd_daemon::config::Profile;
 
 use crate::calls::{OPEN_BODY, stream_body};
-use crate::client::{CLOSE, GET_KEY, OPEN, request};
+use crate::client::{CLOSE, DEADLINE, GET_KEY, OPEN, request};
 use crate::module::{Module, Reaction, settings, yes};
 
 /// A module that waits for clients only so long that a test may wait for it.
@@ -131,6 +131,39 @@ fn connections_beyond_the_limit_are_served_when_others_end() {
     let module = Module::start(settings, yes);
     let _silent: Vec<_> = (0..4).map(|_| module.connect()).collect();
     assert_eq!(module.connect().ask("POST", OPEN, OPEN_BODY).http, 201);
+}
+
+#[test]
+fn an_address_at_its_limit_is_told_and_others_are_served() {
+    let mut settings = settings();
+    settings.api.most_connections = 8;
+    settings.api.most_connections_per_address = 3;
+    let module = Module::start(settings, yes);
+    // Below and at the limit.
+    let mut own: Vec<_> = (0..3).map(|_| module.connect()).collect();
+    for client in &mut own {
+        assert_eq!(client.ask("POST", OPEN, OPEN_BODY).http, 201);
+    }
+    // Above it, again and again: each is told at once and closed, and takes no place.
+    for _ in 0..50 {
+        let mut beyond = module.connect();
+        let answer = beyond.answer();
+        assert_eq!((answer.http, answer.status(), answer.header("retry-after")), (503, 4, Some("1")));
+        assert!(answer.detail().contains("too many connections"));
+        assert!(beyond.is_closed());
+    }
+    // Another address, meanwhile.
+    let mut other = module.connect_from("127.0.0.2");
+    assert_eq!(other.ask("POST", OPEN, OPEN_BODY).http, 201);
+    // A place comes free as soon as the module has seen the end of a connection.
+    drop(own.pop());
+    let end = std::time::Instant::now() + DEADLINE;
+    while module.connect().ask("POST", OPEN, OPEN_BODY).http != 201 {
+        assert!(std::time::Instant::now() < end, "no place came free");
+    }
+    for client in &mut own {
+        assert_eq!(client.ask("POST", OPEN, OPEN_BODY).http, 201);
+    }
 }
 
 #[test]

@@ -101,6 +101,11 @@ impl Module {
         Client::connect(self.address)
     }
 
+    /// A client at another address of this machine.
+    pub(crate) fn connect_from(&self, from: &str) -> Client {
+        Client::connect_from(from, self.address)
+    }
+
     /// The calls that reached the key agreement, in order.
     pub(crate) fn calls(&self) -> Vec<Call> {
         self.calls.lock().unwrap().clone()

@@ -3,6 +3,8 @@
 mod body;
 mod client;
 mod driver;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod handover;
 mod journal;
 mod module;

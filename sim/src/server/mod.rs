@@ -9,6 +9,8 @@ mod connection;
 mod descriptors;
 mod device;
 mod dma;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod msix;
 mod port;
 mod protocol;

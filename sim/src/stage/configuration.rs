@@ -42,9 +42,11 @@ impl Daemon<'_> {
             "[module]\nname = \"{name}\"\nrole = \"{role}\"\n\
              [card]\nsocket = {socket}\naccept_test_key = true\n\
              [api]\nlisten = \"{api}\"\nmost_connections = {connections}\nmost_waiting_calls = {connections}\n\
+             most_connections_per_address = {connections}\nmost_waiting_calls_per_kms = {connections}\n\
              [peer]\n{peer}\nkms = [\"{other}\"]\n\
              [[kms]]\nuri = \"{own}\"\nendpoint = \"http://{endpoint}\"\n\
-             [streams]\nmost_streams = {streams}\nmost_half_open_per_kms = {streams}\nlargest_chunk_size = {largest}\n\
+             [streams]\nmost_streams = {streams}\nmost_per_kms = {streams}\nmost_half_open_per_kms = {streams}\n\
+             largest_chunk_size = {largest}\n\
              # Test key only: nothing is lost where the user may not lock so much memory.\n\
              [vault]\nbytes = {vault_bytes}\nunlocked_memory_lets_keys_reach_swap = true\n{more}",
             api = self.api,

@@ -1,6 +1,8 @@
 //! A card served over a vfio-user socket: BAR and DMA memory are shared memory, interrupts are eventfds.
 
 mod client;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod region;
 mod socket;
 mod wire;

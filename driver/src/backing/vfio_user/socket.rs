@@ -79,7 +79,7 @@ impl Socket {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) const fn of(descriptor: OwnedFd) -> Self {
         Self { descriptor }
     }

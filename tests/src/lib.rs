@@ -3,7 +3,10 @@
 //! Nothing here sleeps to be right: every wait is for a line, a socket or an exit, with a generous deadline.
 
 pub mod ends;
+pub mod holding_kms;
+pub mod http;
 pub mod key_search;
+pub mod memory_scan;
 pub mod model;
 pub mod module;
 pub mod process;

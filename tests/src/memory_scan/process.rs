@@ -108,7 +108,7 @@ pub(super) fn resident(pid: Pid) -> Result<u64, Blind> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(refused(pid, "status"))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kilobytes.map(|kb| kb * 1024).ok_or_else(|| Blind::Maps(status))
+    kilobytes.map(|kb| kb * 1024).ok_or(Blind::Maps(status))
 }
 
 pub(super) struct Memory {

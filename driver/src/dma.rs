@@ -63,10 +63,25 @@ impl DmaMemory {
         self.memory.wipe(offset, length);
     }
 
+    /// Wipes key that a card has delivered.
+    ///
+    /// The feature `no-wipe-for-tests` makes it do nothing, so that a test can show that its search for key finds what was
+    /// left behind. No program that is built like what is shipped can have that feature.
+    pub(crate) fn wipe_key(&self, offset: usize, length: usize) {
+        if cfg!(not(feature = "no-wipe-for-tests")) {
+            self.memory.wipe(offset, length);
+        }
+    }
+
     pub(crate) fn wipe_all(&self) {
-        self.memory.wipe(0, self.memory.len());
+        self.wipe_key(0, self.memory.len());
     }
 }
+
+#[cfg(all(feature = "no-wipe-for-tests", not(debug_assertions)))]
+compile_error!(
+    "no-wipe-for-tests leaves key in memory: it is for tests of debug builds, and no release may have it"
+);
 
 impl Drop for DmaMemory {
     fn drop(&mut self) {

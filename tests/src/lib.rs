@@ -4,7 +4,10 @@
 
 pub mod adversaries;
 pub mod ends;
+pub mod holding_kms;
+pub mod http;
 pub mod key_search;
+pub mod memory_scan;
 pub mod model;
 pub mod module;
 pub mod process;

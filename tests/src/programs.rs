@@ -14,6 +14,24 @@ pub fn workspace() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the tests' folder lies in the workspace")
 }
 
+/// Path of a `qkdd` that does not wipe key, to show that a search for key finds what stays behind. Built in debug, as nothing
+/// that is shipped can be.
+///
+/// # Panics
+/// When the build fails.
+#[must_use]
+pub fn program_that_does_not_wipe() -> PathBuf {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    FILE.get_or_init(|| {
+        let target = build(&["-p", "qkd-daemon", "--bin", "qkdd", "--features", "no-wipe-for-tests"]);
+        let file = target.join("debug").join("qkdd-that-does-not-wipe");
+        // Under a name of its own: whoever builds `qkdd` again gets one that wipes.
+        std::fs::rename(target.join("debug").join("qkdd"), &file).expect("it was built");
+        file
+    })
+    .clone()
+}
+
 /// Path of `qkdd` or `qkd-sim`, built in release like what is shipped.
 ///
 /// # Panics
@@ -22,20 +40,22 @@ pub fn workspace() -> &'static Path {
 pub fn program(name: &str) -> PathBuf {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER
-        .get_or_init(|| {
-            let mut build = Command::new(env!("CARGO"));
-            build.args(["build", "--release", "--quiet", "-p", "qkd-daemon", "-p", "qkd-sim"]);
-            // What cargo tells this test about its package would make build scripts run, and all above them build, anew.
-            for (name, _) in std::env::vars_os() {
-                if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || TOLD.contains(&name)) {
-                    build.env_remove(&name);
-                }
-            }
-            let status = build.current_dir(workspace()).status().expect("cargo runs");
-            assert!(status.success(), "the programs under test must build");
-            let target = std::env::var_os("CARGO_TARGET_DIR")
-                .map_or_else(|| workspace().join("target"), |folder| workspace().join(folder));
-            target.join("release")
-        })
+        .get_or_init(|| build(&["--release", "-p", "qkd-daemon", "-p", "qkd-sim"]).join("release"))
         .join(name)
+}
+
+/// Builds; answers cargo's target folder.
+fn build(what: &[&str]) -> PathBuf {
+    let mut build = Command::new(env!("CARGO"));
+    build.args(["build", "--quiet"]).args(what);
+    // What cargo tells this test about its package would make build scripts run, and all above them build, anew.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(|name| name.starts_with("CARGO_PKG_") || TOLD.contains(&name)) {
+            build.env_remove(&name);
+        }
+    }
+    let status = build.current_dir(workspace()).status().expect("cargo runs");
+    assert!(status.success(), "the programs under test must build");
+    std::env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace().join("target"), |folder| workspace().join(folder))
 }

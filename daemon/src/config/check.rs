@@ -9,7 +9,7 @@ use qkd_driver::backing::PciIdentity;
 use super::address::{HostPort, is_loopback};
 use super::read::Reader;
 use super::settings::{CardKeys, PeerKeys};
-use super::{Card, CardBacking, Config, Peer, PeerAddress};
+use super::{Card, CardBacking, Config, KeyMemory, Peer, PeerAddress};
 
 const PLAIN_TEXT: &str = "without TLS this address needs plain_text_beyond_loopback_gives_keys_away = true under \
      [transport]: whoever can read that network then has every key. Use a loopback address, such as the near end of \
@@ -164,6 +164,10 @@ fn limits(reader: &mut Reader<'_>, config: &Config) {
         let message = "a ledger is in a directory or it is in memory: give only one of directory and \
              in_memory_forgets_everything";
         reader.note_at("ledger", 0, "in_memory_forgets_everything", message);
+    }
+    if config.vault.unlocked_memory_lets_keys_reach_swap && config.vault.memory != KeyMemory::Best {
+        let message = "takes unlocked memory, which memory = \"secret\" or \"locked\" does not: give only one of the two";
+        reader.note_at("vault", 0, "unlocked_memory_lets_keys_reach_swap", message);
     }
     let two_chunks = u64::from(streams.largest_chunk_size) * 2;
     if u64::from(streams.window_bytes) < two_chunks {

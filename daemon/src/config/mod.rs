@@ -29,7 +29,7 @@ pub use self::error::{ConfigError, Problem};
 pub use self::reference::reference_markdown;
 pub(crate) use self::rule::excerpt;
 pub use self::settings::{
-    Api, Kms, Ledger, Log, Module, Notices, Profile, Push, Role, Streams, Transport, Vault,
+    Api, KeyMemory, Kms, Ledger, Log, Module, Notices, Profile, Push, Role, Streams, Transport, Vault,
 };
 
 /// Most bytes of a configuration file.

@@ -79,6 +79,22 @@ impl Named for Profile {
     const ALL: &'static [(&'static str, Self)] = &[("openapi", Self::OpenApi), ("ok", Self::Ok)];
 }
 
+/// What kind of memory holds key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyMemory {
+    /// Secret memory where the kernel gives it, otherwise locked memory.
+    Best,
+    /// Secret memory only.
+    Secret,
+    /// Locked memory, whatever the kernel gives.
+    Locked,
+}
+
+impl Named for KeyMemory {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("best", Self::Best), ("secret", Self::Secret), ("locked", Self::Locked)];
+}
+
 impl Named for log::LevelFilter {
     const ALL: &'static [(&'static str, Self)] = &[
         ("off", Self::Off),
@@ -294,6 +310,10 @@ section! {
     pub struct Vault in "vault" {
         /// Size of the memory.
         bytes: u64 = integer(67_108_864, 4_194_304..=68_719_476_736, "bytes").multiple_of(4_096);
+        /// Kind of memory: "secret" is memfd_secret, which not even the kernel can read by its own addresses, and with
+        /// which the machine cannot hibernate; "locked" is locked memory; "best" is secret where the kernel gives it,
+        /// otherwise locked. Which one it is, is said at start.
+        memory: KeyMemory = Choice(Some(KeyMemory::Best));
         /// Starts also when the memory cannot be locked. The operating system may then write key to a swap disk.
         unlocked_memory_lets_keys_reach_swap: bool = Flag(false);
     }

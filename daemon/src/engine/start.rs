@@ -24,11 +24,11 @@ use super::writer::Writer;
 use super::{Engine, Inputs, clock, first_light};
 use crate::agreement::{self, Capacity, CardFacts, Core, Output};
 use crate::calls::CallPort;
-use crate::config::{CardBacking, Config, PeerAddress, Role};
+use crate::config::{CardBacking, Config, KeyMemory, PeerAddress, Role};
 use crate::ledger::{FileLedger, Ledger, MemoryLedger};
 use crate::peer::{Endpoint, Link, Times};
 use crate::push::Pusher;
-use crate::vault::{Locking, Vault};
+use crate::vault::{Locking, MemoryKind, Vault};
 use crate::{api, peer};
 
 /// Longest answer of a card's server.
@@ -83,10 +83,11 @@ async fn run_on<B: Backing + Send + 'static>(
     let listener = TcpListener::bind(address).map_err(|source| Failure::ApiAddress { address, source })?;
     let api_address = listener.local_addr()?;
 
-    let locking = if config.vault.unlocked_memory_lets_keys_reach_swap {
-        Locking::Preferred
-    } else {
-        Locking::Required
+    let locking = match config.vault.memory {
+        KeyMemory::Secret => Locking::Secret,
+        KeyMemory::Locked => Locking::Locked,
+        KeyMemory::Best if config.vault.unlocked_memory_lets_keys_reach_swap => Locking::Preferred,
+        KeyMemory::Best => Locking::Required,
     };
     tokio::pin!(stop);
     // Both may take long: secret memory is made page by page, and a card has its times.
@@ -95,6 +96,9 @@ async fn run_on<B: Backing + Send + 'static>(
         aside("prepare", move || {
             let vault = Vault::new(config.vault.bytes, locking)?;
             log::info!("memory for keys: {} bytes, {}", vault.size(), vault.kind());
+            if locking != Locking::Locked && vault.kind() != MemoryKind::Secret {
+                log::warn!("the kernel gives no secret memory (memfd_secret), or not so much of it");
+            }
             // The ledger before the card: one that is refused leaves the card alone.
             let mut ledger = open_ledger(&config)?;
             let durable = ledger.load()?;
@@ -218,6 +222,12 @@ fn open_card<B: Backing>(backing: B, config: &Config) -> Result<Card<B>, Failure
         identity.block_max,
         identity.retention_bytes
     );
+    if cfg!(feature = "no-wipe-for-tests") && !identity.test_key {
+        return Err(std::io::Error::other(
+            "this build leaves key in memory, and takes no card but one with test key",
+        )
+        .into());
+    }
     if identity.test_key {
         log::warn!("this card delivers test key: nothing that this daemon hands out is secret");
     }

@@ -1,9 +1,7 @@
 //! Send and receive buffers in memory of the vault's kind: requests hold key, and answers may quote it.
 
-use zeroize::Zeroize;
-
 use super::answer::LONGEST_HEAD;
-use crate::vault::{Locking, Room, Vault, VaultError};
+use crate::vault::{Locking, Room, Vault, VaultError, wipe};
 
 /// Least octets of a send buffer: enough small requests for one write to be worth it.
 const SEND_LEAST: usize = 44 * 1024;
@@ -57,24 +55,28 @@ impl SendBuffer {
         self.room.as_slice().get(self.written..self.filled).unwrap_or_default()
     }
 
-    /// So many octets of [`Self::unwritten`] were written.
+    /// So many octets of [`Self::unwritten`] were written, and are wiped: a KMS may accept a chunk before it reads the next.
     pub(super) fn wrote(&mut self, octets: usize) {
-        self.written += octets;
+        let end = self.written.saturating_add(octets).min(self.filled);
+        if let Some(written) = self.room.as_mut_slice().get_mut(self.written..end) {
+            wipe(written);
+        }
+        self.written = end;
         if self.written >= self.filled {
-            self.wipe();
+            (self.filled, self.written) = (0, 0);
         }
     }
 
     /// Wipes all of it, also what was begun and is no request.
     pub(super) fn wipe_all(&mut self) {
-        self.room.as_mut_slice().zeroize();
+        wipe(self.room.as_mut_slice());
         (self.filled, self.written) = (0, 0);
     }
 
     /// Wipes what is in it.
     pub(super) fn wipe(&mut self) {
         if let Some(filled) = self.room.as_mut_slice().get_mut(..self.filled) {
-            filled.zeroize();
+            wipe(filled);
         }
         (self.filled, self.written) = (0, 0);
     }
@@ -120,7 +122,7 @@ impl ReceiveBuffer {
 
     /// Wipes everything.
     pub(super) fn wipe(&mut self) {
-        self.room.as_mut_slice().zeroize();
+        wipe(self.room.as_mut_slice());
         (self.start, self.end) = (0, 0);
     }
 }

@@ -2,11 +2,10 @@
 
 use std::mem;
 
-use base64_simd::{Out, STANDARD};
-use zeroize::Zeroize;
-
 use crate::config::KmsEndpoint;
 use crate::interface::{KeyStreamId, Status};
+use crate::vault::wipe;
+use base64_simd::{Out, STANDARD};
 
 /// The parts of a stream's requests that never change.
 #[derive(Debug)]
@@ -185,14 +184,14 @@ impl Group {
     }
 
     fn clear(&mut self) {
-        self.octets.zeroize();
+        wipe(&mut self.octets);
         self.held = 0;
     }
 }
 
 impl Drop for Group {
     fn drop(&mut self) {
-        self.octets.zeroize();
+        wipe(&mut self.octets);
     }
 }
 

@@ -63,9 +63,14 @@ impl Mapping {
             .filter(|length| isize::try_from(*length).is_ok())
             .and_then(NonZeroUsize::new)
             .ok_or(VaultError::Size { bytes })?;
-        if let Some(mapping) = Self::secret(length) {
+        if locking != Locking::Locked
+            && let Some(mapping) = Self::secret(length)
+        {
             mapping.keep_inside()?;
             return Ok(mapping);
+        }
+        if locking == Locking::Secret {
+            return Err(VaultError::NotSecret { needed: length.get(), limit: Limit::current() });
         }
         let mut mapping = Self::anonymous(length)?;
         mapping.keep_inside()?;

@@ -8,6 +8,7 @@ mod block;
 mod mapping;
 mod pages;
 mod span;
+mod wipe;
 
 #[cfg(test)]
 mod tests;
@@ -20,15 +21,22 @@ use nix::errno::Errno;
 pub use self::block::{KeyBlock, KeyExtent, Room, TakenTwice};
 pub use self::mapping::{Limit, MemoryKind};
 
+pub(crate) use self::wipe::wipe;
+
 use self::mapping::Mapping;
 use self::span::Arena;
 
-/// Whether memory that the operating system may swap will do.
+/// Which memory will do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Locking {
-    /// Memory that cannot be locked is an error.
+    /// Secret memory only ([`MemoryKind::Secret`]).
+    Secret,
+    /// Locked memory, also where the kernel gives secret memory.
+    Locked,
+    /// Secret memory where the kernel gives it, otherwise locked memory. What cannot be locked is an error.
     Required,
-    /// Memory that cannot be locked is taken as it is; [`Vault::kind`] then says [`MemoryKind::Unlocked`].
+    /// As `Required`, but memory that cannot be locked is taken as it is; [`Vault::kind`] then says
+    /// [`MemoryKind::Unlocked`].
     Preferred,
 }
 
@@ -48,6 +56,18 @@ pub enum VaultError {
         bytes: usize,
         /// The system's word for it.
         why: Errno,
+    },
+    /// The kernel does not give secret memory, or not so much.
+    #[error(
+        "the kernel gives no {needed} bytes of secret memory (limit on locked memory: {limit}); it must have memfd_secret \
+         (Linux 5.14, before 6.5 with secretmem.enable=1), and the limit must allow it (LimitMEMLOCK= in the systemd unit, \
+         or `ulimit -l`). Otherwise set vault.memory to \"best\" or \"locked\""
+    )]
+    NotSecret {
+        /// Octets to map beyond those already locked.
+        needed: usize,
+        /// The process's limit.
+        limit: Limit,
     },
     /// The memory cannot be kept out of swap.
     #[error(

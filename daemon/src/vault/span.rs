@@ -8,10 +8,9 @@ use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use zeroize::Zeroize;
-
 use super::mapping::{Mapping, MemoryKind};
 use super::pages::{PAGE, PageMap};
+use super::wipe::wipe;
 
 /// The memory and the record of what is in use.
 pub(super) struct Arena {
@@ -129,7 +128,7 @@ impl Span {
     pub(super) fn wipe_front(&mut self, length: usize) {
         let length = length.min(self.length);
         if let Some(front) = self.bytes_mut().get_mut(..length) {
-            front.zeroize();
+            wipe(front);
         }
         self.start += length;
         self.length -= length;
@@ -144,6 +143,6 @@ impl Span {
 impl Drop for Span {
     fn drop(&mut self) {
         // The fields, and with them the pages, are dropped after this.
-        self.bytes_mut().zeroize();
+        wipe(self.bytes_mut());
     }
 }

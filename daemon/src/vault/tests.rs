@@ -128,6 +128,25 @@ fn the_kernel_keeps_the_memory_out_of_dumps_children_and_swap() {
 }
 
 #[test]
+fn the_memory_is_of_the_kind_that_was_asked_for_and_never_a_weaker_one() {
+    match Vault::new(65_536, Locking::Locked) {
+        Ok(locked) => {
+            assert_eq!(locked.kind(), MemoryKind::Locked);
+            let flags = kernel_flags(locked.reserve(10).unwrap().as_slice().as_ptr() as usize);
+            assert!(flags.contains(" lo") && flags.contains(" dd") && flags.contains(" dc"), "{flags}");
+        }
+        Err(refused) => assert!(matches!(refused, VaultError::NotLocked { .. }), "{refused}"),
+    }
+    match Vault::new(65_536, Locking::Secret) {
+        Ok(secret) => assert_eq!(secret.kind(), MemoryKind::Secret),
+        Err(refused) => assert!(refused.to_string().contains("vault.memory"), "{refused}"),
+    }
+    // More than can be mapped: secret memory is not replaced by other memory.
+    let refused = Vault::new(1 << 60, Locking::Secret).unwrap_err();
+    assert!(matches!(refused, VaultError::NotSecret { .. }), "{refused}");
+}
+
+#[test]
 fn a_block_moves_between_threads() {
     let vault = vault(65_536);
     let filler = vault.clone();

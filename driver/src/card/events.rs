@@ -301,7 +301,7 @@ impl<B: Backing> Card<B> {
     fn give_slot_back(&mut self, arrival: &Arrival) {
         let Some(memory) = &self.memory else { return };
         let used = self.layout.payload(0) + arrival.length as usize;
-        memory.wipe(self.layout.slot(arrival.slot), used);
+        memory.wipe_key(self.layout.slot(arrival.slot), used);
         self.pending = None;
         self.progress.delivered = self.progress.delivered.wrapping_add(1);
         self.progress.credit = self.progress.credit.wrapping_add(1);

@@ -109,6 +109,7 @@ fn the_record_rate_costs_few_entries_and_few_messages() {
     for (count, chunk) in [(1_usize, 32), (1, 65_536), (100, 32), (1_000, 32)] {
         let mut leader = settings(Role::Leader);
         leader.most_streams = 2_000;
+        leader.most_streams_per_kms = 2_000;
         leader.most_half_open_per_kms = 2_000;
         let mut both = Ends::with(leader, settings(Role::Follower), 115_800_000);
         let streams: Vec<KeyStreamId> = (0..count).map(|_| both.stream(qos(chunk))).collect();

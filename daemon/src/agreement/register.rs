@@ -162,7 +162,8 @@ impl Core {
         }
         let no_room = |detail: String| Err(Refusal::new(Status::NoQkdConnection, detail));
         let alone = opening.end == Role::Leader && durable.peer_applied == 0;
-        if !opening.chosen && alone && durable.mark > Mark::ZERO {
+        let new_pair = self.settings.card.cell == 0 && durable.mark == Mark::ZERO;
+        if !opening.chosen && alone && !new_pair {
             // This end may have lost the memory of used IDs; the other end's, which has not been heard yet, then refuses them.
             return no_room(
                 "predefined IDs can be told from used ones only with the other module, which has not joined this epoch \

@@ -192,13 +192,21 @@ fn a_stream_opened_before_the_follower_has_ever_come_lives_through_the_leaders_r
 
 #[test]
 fn a_leader_that_has_lost_its_ledger_takes_no_predefined_id_before_the_follower_has_come() {
+    // What tells that there was something before: the card's newest block, or, where a loss of power has taken that, its cell.
+    for (newest, cell) in [(Some(BlockName::new(1, 0)), 0), (None, 7)] {
+        no_predefined_id(newest, cell);
+    }
+}
+
+fn no_predefined_id(newest: Option<BlockName>, cell: u64) {
     let mut both = Ends::in_step(1_000_000);
     let stream = both.stream(qos(64));
     both.block();
     both.run(30);
     both.cut();
     let mut settings = settings(Role::Leader);
-    settings.card.newest = Some(BlockName::new(1, 0));
+    settings.card.newest = newest;
+    settings.card.cell = cell;
     both.ends[0] = End::new(settings, crate::agreement::Durable::default());
     both.event(0, Event::Start);
     both.event(0, Event::ReplayEnd);

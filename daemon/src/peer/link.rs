@@ -1,11 +1,12 @@
 //! The link over the life of the daemon: accepting or connecting, again and again.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Ended, Frames, Order, carry, first_frame, framed};
@@ -181,11 +182,12 @@ async fn listen(
     doorkeeper.abort();
 }
 
-/// Connections that may wait at the door, each for its first frame.
+/// Connections that may wait at the door, each for its first frame. One more takes the place of the oldest: the right peer
+/// speaks at once, and silent ones cannot keep it out.
 const DOOR: usize = 8;
 
 async fn admit(listener: TcpListener, times: Times, entered: mpsc::Sender<(Frames<TcpStream>, Vec<u8>)>) {
-    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(DOOR));
+    let mut waiting: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -195,13 +197,15 @@ async fn admit(listener: TcpListener, times: Times, entered: mpsc::Sender<(Frame
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            log::warn!("peer link: {DOOR} connections have said nothing yet; one more is refused");
-            continue;
-        };
+        waiting.retain(|connection| !connection.is_finished());
+        if waiting.len() >= DOOR
+            && let Some(oldest) = waiting.pop_front()
+        {
+            log::warn!("peer link: {DOOR} connections have said nothing yet; the oldest is closed");
+            oldest.abort();
+        }
         let entered = entered.clone();
-        tokio::spawn(async move {
-            let _place = place;
+        let task = tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             let mut frames = framed(stream);
             match first_frame(&mut frames, &times).await {
@@ -211,5 +215,6 @@ async fn admit(listener: TcpListener, times: Times, entered: mpsc::Sender<(Frame
                 Err(ended) => log::warn!("peer link: a connection was refused at the door: {ended}"),
             }
         });
+        waiting.push_back(task.abort_handle());
     }
 }

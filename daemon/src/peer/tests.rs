@@ -89,6 +89,22 @@ async fn a_silent_connection_displaces_nobody_and_a_new_one_that_speaks_replaces
     expect_frame(&mut events, b"new").await;
 }
 
+#[tokio::test]
+async fn silent_connections_do_not_keep_the_peer_out() {
+    let (_link, address, mut events) = listening().await;
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        silent.push(TcpStream::connect(address).await.unwrap());
+    }
+    let mut peer = TcpStream::connect(address).await.unwrap();
+    write_frame(&mut peer, b"hello").await;
+    expect_connected(&mut events).await;
+    expect_frame(&mut events, b"hello").await;
+    // Nor does one that comes while as many as may are waiting let them pile up.
+    let mut octet = [0];
+    assert_eq!(timeout(DEADLINE, silent[0].read(&mut octet)).await.unwrap().unwrap(), 0);
+}
+
 /// One end of a connection in virtual time: its orders, its events and how it ends.
 fn end_of_connection(
     transport: DuplexStream,

@@ -15,6 +15,17 @@ mod push_answer;
 mod vfio_user_client;
 mod vfio_user_server;
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Deliveries of key that were held against the books: where there are none, nothing can be found.
+pub static DELIVERED: AtomicU64 = AtomicU64::new(0);
+/// Blocks that the driver took from a card.
+pub static TAKEN: AtomicU64 = AtomicU64::new(0);
+
+fn reach(count: &AtomicU64) {
+    count.fetch_add(1, Ordering::Relaxed);
+}
+
 /// One thing that reads what others wrote.
 #[derive(Clone, Copy)]
 pub struct Target {

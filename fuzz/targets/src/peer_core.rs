@@ -37,11 +37,22 @@ fn seeds() -> Vec<Vec<u8>> {
     // Each kind of step once by itself, at both ends, then mixtures.
     let mut seeds: Vec<Vec<u8>> = (0..2 * attack::KINDS)
         .map(|step| {
-            let mut seed = vec![step % 2, 1, 0, 40, step / 2];
-            seed.extend((0..40).map(|_| dice.next().to_le_bytes()[0] % 16));
+            let mut seed = vec![step % 2, 1, 3, 1, 3, 0, 40, 1, 3, step / 2];
+            seed.extend((0..60).map(|_| dice.next().to_le_bytes()[0] % 16));
             seed
         })
         .collect();
+    // A leader that grants, in many ways, what it has granted before.
+    seeds.extend((0..24_u8).map(|number| {
+        let mut seed = vec![1, 1, 3, 1, 3, 0, 40, 1, 3, 0, 40];
+        for again in 0..4 {
+            let (count, block, offset) = (number % 4, again, number / 4 * 32);
+            // Entries: none more; stream; grant; count; block; offset; length; extents; mark; first; lines; epoch; heard.
+            seed.extend([8, 0, 0, 4, count, block, offset, 0, 0, 0, 0, 0, 0, 0]);
+            seed.extend([0, 5]);
+        }
+        seed
+    }));
     seeds.extend((0..24).map(|_| (0..120).map(|_| dice.next().to_le_bytes()[0]).collect()));
     seeds
 }

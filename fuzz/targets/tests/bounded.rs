@@ -3,9 +3,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use qkd_fuzz_targets::mutate::{Dice, change};
-use qkd_fuzz_targets::{TARGETS, Target};
+use qkd_fuzz_targets::{DELIVERED, TAKEN, TARGETS, Target};
 
 fn number(name: &str, usual: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(usual)
@@ -24,6 +25,21 @@ fn run(target: &Target, octets: &[u8]) {
         eprintln!("{} breaks over: {hex}", target.name);
         resume_unwind(panic);
     }
+}
+
+/// Worlds in which nothing happens find nothing.
+fn reaches(name: &str, what: &AtomicU64, least: u64) {
+    let target = TARGETS.iter().find(|target| target.name == name).expect("a target of this name");
+    let before = what.load(Ordering::Relaxed);
+    (target.seeds)().iter().for_each(|seed| run(target, seed));
+    let reached = what.load(Ordering::Relaxed) - before;
+    assert!(reached >= least, "{name}: only {reached} by all seeds");
+}
+
+#[test]
+fn the_driver_takes_key_and_the_key_agreement_delivers_it() {
+    reaches("card", &TAKEN, 50);
+    reaches("peer_core", &DELIVERED, 50);
 }
 
 fn bounded(name: &str) {

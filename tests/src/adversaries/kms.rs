@@ -129,6 +129,12 @@ impl HostileKms {
         self.seen.connections.load(Ordering::SeqCst) > DEEDS.len()
     }
 
+    /// Deeds done so far, one on each connection.
+    #[must_use]
+    pub fn deeds_done(&self) -> usize {
+        self.seen.connections.load(Ordering::SeqCst)
+    }
+
     /// Which deed it is at, in words.
     #[must_use]
     pub fn progress(&self) -> String {

@@ -196,7 +196,7 @@ fn main() -> ExitCode {
         "kept {:.1} % of the rate under attack (median {attacked:.1} of {quiet:.1} chunks/s)",
         kept * 100.0
     );
-    println!("the hostile KMS is at {}", evil.progress());
+    println!("the hostile KMS did {} deeds", evil.deeds_done());
     let leaked = evil.has_seen(&good);
     let panicked = a.process.output().contains("panicked");
     if leaked || panicked {

@@ -133,6 +133,7 @@ impl Books {
         let next = self.next.get_mut(stream).expect("a pusher that has begun");
         assert!(*first >= *next, "position {first} of {stream} comes after {next}");
         *next = first.checked_add(u64::from(*count)).expect("a position that can be counted");
+        crate::reach(&crate::DELIVERED);
         let octets: u64 = extents.iter().map(|extent| u64::from(extent.length)).sum();
         assert_eq!(octets, u64::from(*count) * u64::from(*chunk_size));
         let mut place = first.checked_mul(u64::from(*chunk_size)).expect("an octet that can be counted");

@@ -51,7 +51,17 @@ impl Core {
                 self.open(now, id, open, fresh_stream, out);
             }
             Call::GetKey(get_key) => self.get_key(now, id, get_key, out),
-            Call::Close(close) => self.close(now, id, close.stream, out),
+            Call::Close(close) => self.close(now, id, &close, out),
+        }
+    }
+
+    /// Whether a key stream is this KMS's; where nobody knows who calls, each is. Only a KMS that it is may learn that it is
+    /// there.
+    pub(super) fn is_of(&self, stream: KeyStreamId, kms: Option<&String>) -> bool {
+        let (Some(kms), Some(state)) = (kms, self.durable.streams.get(&stream)) else { return true };
+        match &state.opened {
+            Some(opened) => opened.kms == *kms,
+            None => state.source == *kms || state.destination == *kms,
         }
     }
 

@@ -13,9 +13,10 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
+
+use crate::tls::{Caller, Wire};
 
 /// Longest header name that the HTTP parser may see, in octets. It panics on one of more than 65 535.
 const LONGEST_NAME: usize = 32_768;
@@ -50,7 +51,8 @@ impl Drop for Busy {
 
 /// The octets of a connection.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Wire,
+    caller: Caller,
     activity: Rc<Activity>,
     most_quiet: Duration,
     timer: Pin<Box<Sleep>>,
@@ -59,9 +61,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, most_quiet: Duration) -> Self {
+    pub(super) fn new(stream: Wire, caller: Caller, most_quiet: Duration) -> Self {
         let activity = Activity { requests: Cell::new(0), quiet_since: Cell::new(Instant::now()) };
-        Self { stream, activity: Rc::new(activity), most_quiet, timer: Box::pin(sleep(most_quiet)), name: 0 }
+        let timer = Box::pin(sleep(most_quiet));
+        Self { stream, caller, activity: Rc::new(activity), most_quiet, timer, name: 0 }
+    }
+
+    /// Who is at its other end.
+    pub(super) fn caller(&self) -> Caller {
+        self.caller.clone()
     }
 
     /// What the handler of a request needs for [`Busy`].

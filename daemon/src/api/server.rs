@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::{HttpService, Protocol};
@@ -16,6 +17,7 @@ use super::routes;
 use crate::calls::CallPort;
 use crate::config::{Api, Config};
 use crate::pulse::Pulses;
+use crate::tls::{Caller, Tls, Wire};
 
 /// Time beyond the greatest timeout of a key stream that the key agreement has to answer.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
@@ -76,16 +78,18 @@ pub(super) struct Service {
     pub(super) port: CallPort,
     pub(super) largest_body: usize,
     pub(super) body_deadline: Duration,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// Makes the server. It serves once it is polled, until the handle stops it; it handles no signals. Calls go to `port`,
-/// and each thread that serves requests shows in `pulses` that it turns.
+/// and each thread that serves requests shows in `pulses` that it turns. With `tls`, nothing is served without it.
 ///
 /// # Errors
 /// [`ServeError`] when the listener cannot be used.
 pub fn serve(
     settings: Settings,
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     port: CallPort,
     pulses: &Pulses,
 ) -> Result<(Server, ServerHandle), ServeError> {
@@ -103,6 +107,7 @@ pub fn serve(
         body_deadline: millis(api.body_deadline_ms),
         settings,
         port,
+        tls,
     });
     // An idle connection is closed by keep_alive, one with half a request by this.
     let most_quiet = millis(api.keep_alive_ms) + millis(api.head_deadline_ms);
@@ -134,13 +139,27 @@ pub fn serve(
             })
             .on_connect_ext(|connection: &Connection, data| {
                 data.insert(connection.activity());
+                data.insert(connection.caller());
             })
             .finish(map_config(app, |()| AppConfig::default()));
-        fn_service(move |stream: TcpStream| async move {
-            // Only delays answers where it cannot be set.
-            let _ = stream.set_nodelay(true);
-            let client = stream.peer_addr().ok();
-            Ok((Connection::new(stream, most_quiet), Protocol::Http1, client))
+        let tls = service.tls.clone();
+        fn_service(move |stream: TcpStream| {
+            let tls = tls.clone();
+            async move {
+                // Only delays answers where it cannot be set.
+                let _ = stream.set_nodelay(true);
+                let client = stream.peer_addr().ok();
+                let (wire, caller) = match tls {
+                    None => (Wire::Plain(stream), Caller::Unknown),
+                    Some(tls) => tls.accept_client(stream).await.inspect_err(|why| {
+                        tls.say_refused(
+                            &client.map_or_else(|| "an unknown address".into(), |c| c.to_string()),
+                            why,
+                        );
+                    })?,
+                };
+                Ok((Connection::new(wire, caller, most_quiet), Protocol::Http1, client))
+            }
         })
         .and_then(http)
     };

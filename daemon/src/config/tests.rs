@@ -171,7 +171,7 @@ fn values_out_of_range_are_refused_with_the_range_and_its_unit() {
 #[test]
 fn addresses_that_lead_nowhere_are_refused() {
     for (endpoint, why) in [
-        ("https://127.0.0.1", "TLS"),
+        ("https://127.0.0.1", "[tls]"),
         ("127.0.0.1:9001", "http://"),
         ("ftp://a", "http://"),
         ("http://", "host"),

@@ -9,6 +9,7 @@ pub mod module;
 pub mod process;
 pub mod programs;
 pub mod scenarios;
+pub mod secure;
 pub mod test_key;
 pub mod witness;
 

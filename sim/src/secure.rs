@@ -25,11 +25,11 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct TlsArgs {
     /// This KMS's certificate in PEM form: it is served over TLS, and shown to the module.
-    #[arg(long, value_name = "FILE", requires_all = ["key", "authorities"])]
+    #[arg(long, value_name = "FILE", requires_all = ["certificate_key", "authorities"])]
     certificate: Option<PathBuf>,
     /// Its private key.
-    #[arg(id = "key", long = "certificate-key", value_name = "FILE", requires = "certificate")]
-    key: Option<PathBuf>,
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    certificate_key: Option<PathBuf>,
     /// Certificates of the authorities whose word is taken.
     #[arg(long, value_name = "FILE", requires = "certificate")]
     authorities: Option<PathBuf>,
@@ -81,7 +81,7 @@ impl Tls {
     /// Reads the files, if there are any.
     pub(crate) fn read(args: &TlsArgs) -> Result<Option<Self>, BadFile> {
         let (Some(certificate), Some(key), Some(authorities)) =
-            (&args.certificate, &args.key, &args.authorities)
+            (&args.certificate, &args.certificate_key, &args.authorities)
         else {
             return Ok(None);
         };

@@ -246,9 +246,7 @@ async fn admit(
                 None => Wire::Plain(stream),
                 Some(tls) => match tls.accept_peer(stream).await {
                     Ok(wire) => wire,
-                    Err(why) => {
-                        return log::warn!("peer link: a connection was refused in the TLS handshake: {why}");
-                    }
+                    Err(why) => return tls.say_peer_refused(&why),
                 },
             };
             say_secure(&wire);

@@ -61,6 +61,7 @@ pub struct Tls {
     peers: Lobby,
     figures: Figures,
     refusals: Throttle,
+    peer_refusals: Throttle,
     told: Mutex<Vec<String>>,
 }
 
@@ -88,6 +89,7 @@ impl Tls {
             peers: Lobby::new(MOST_PEERS),
             figures: Figures::default(),
             refusals: Throttle::default(),
+            peer_refusals: Throttle::default(),
             told: Mutex::default(),
         }))
     }
@@ -257,6 +259,13 @@ impl Tls {
     pub(crate) fn say_refused(&self, client: &str, why: &io::Error) {
         if let Some(more) = self.refusals.may_say(Instant::now()) {
             log::warn!("API: a connection of {client} was refused in the TLS handshake: {why}{more}");
+        }
+    }
+
+    /// Says that somebody was not let on the peer link, unless that fills the log.
+    pub(crate) fn say_peer_refused(&self, why: &io::Error) {
+        if let Some(more) = self.peer_refusals.may_say(Instant::now()) {
+            log::warn!("peer link: a connection was refused in the TLS handshake: {why}{more}");
         }
     }
 

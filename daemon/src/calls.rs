@@ -35,6 +35,8 @@ pub struct Open {
 /// GET_KEY.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GetKey {
+    /// URI of the local KMS that asks, where its certificate says so. Then another KMS's key stream is unknown to it.
+    pub kms: Option<String>,
     /// Key stream.
     pub stream: KeyStreamId,
     /// Low 32 bits of the first position wanted; `None` says nothing.
@@ -44,6 +46,8 @@ pub struct GetKey {
 /// CLOSE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Close {
+    /// As in [`GetKey::kms`].
+    pub kms: Option<String>,
     /// Key stream.
     pub stream: KeyStreamId,
 }

@@ -3,7 +3,7 @@
 //! Read it in the order in which key flows: [`engine`] takes blocks from the card's thread into the [`vault`];
 //! [`agreement`] decides, together with the daemon at the link's other end, which octets belong to which key
 //! stream and position, and writes that to the [`ledger`]; [`push`] sends the chunks to the KMS. [`api`] is what the
-//! KMS calls, [`peer`] the link to the other daemon.
+//! KMS calls, [`peer`] the link to the other daemon, and [`tls`] what protects all three.
 
 pub mod agreement;
 pub mod api;
@@ -15,4 +15,5 @@ pub mod ledger;
 pub mod peer;
 pub mod pulse;
 pub mod push;
+pub mod tls;
 pub mod vault;

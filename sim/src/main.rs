@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use qkd_sim::{check, demo, endurance, kms, pair};
+use qkd_sim::{check, demo, endurance, kms, lab, pair};
 
 #[derive(Debug, Parser)]
 #[command(name = "qkd-sim", version, about)]
@@ -20,6 +20,8 @@ enum Command {
     Kms(Box<kms::Args>),
     /// Judge the histories of two KMSs against each other.
     Check(check::Args),
+    /// Make certificates for a laboratory: an authority, both modules and both KMSs.
+    LabCertificates(lab::Args),
     /// Show the whole system on this machine: pair, two daemons, two KMSs.
     Demo(demo::Args),
     /// Kill, stop, cut and slow the whole system at random, and judge what its KMSs got.
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Command::Pair(args) => pair::run(args),
         Command::Kms(args) => kms::run(*args),
         Command::Check(args) => check::run(args),
+        Command::LabCertificates(args) => lab::run(args),
         Command::Demo(args) => demo::run(args),
         Command::Endurance(args) => endurance::run(args),
     }

@@ -13,6 +13,7 @@ pub mod module;
 pub mod process;
 pub mod programs;
 pub mod scenarios;
+pub mod secure;
 pub mod test_key;
 pub mod witness;
 
@@ -20,3 +21,15 @@ use std::time::Duration;
 
 /// Longest wait for anything that a test expects to happen.
 pub const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not so in time.
+pub fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let until = std::time::Instant::now() + DEADLINE;
+    while !is_so() {
+        assert!(std::time::Instant::now() < until, "no {what} in time");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

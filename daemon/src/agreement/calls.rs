@@ -40,7 +40,7 @@ impl Core {
             return answer(id, refusal.into(), out);
         }
         if let Some(kms) = self.caller(&call) {
-            let waiting = self.waiting.values().filter(|waiting| self.is_of(waiting, kms)).count();
+            let waiting = self.waiting.values().filter(|waiting| self.waits_for(waiting, kms)).count();
             if waiting >= self.settings.most_waiting_calls_per_kms {
                 let detail = format!("{waiting} calls of {} are waiting, as many as may", excerpt(kms));
                 return answer(id, Refusal::new(Status::Timeout, detail).into(), out);
@@ -58,7 +58,17 @@ impl Core {
                 self.open(now, id, open, fresh_stream, out);
             }
             Call::GetKey(get_key) => self.get_key(now, id, get_key, out),
-            Call::Close(close) => self.close(now, id, close.stream, out),
+            Call::Close(close) => self.close(now, id, &close, out),
+        }
+    }
+
+    /// Whether a key stream is this KMS's; where nobody knows who calls, each is. Only a KMS that it is may learn that it is
+    /// there.
+    pub(super) fn is_of(&self, stream: KeyStreamId, kms: Option<&String>) -> bool {
+        let (Some(kms), Some(state)) = (kms, self.durable.streams.get(&stream)) else { return true };
+        match &state.opened {
+            Some(opened) => opened.kms == *kms,
+            None => state.source == *kms || state.destination == *kms,
         }
     }
 
@@ -66,8 +76,8 @@ impl Core {
     fn caller<'a>(&'a self, call: &'a Call) -> Option<&'a str> {
         match call {
             Call::Open(open) => Some(&open.kms),
-            Call::GetKey(get_key) => self.opener(&get_key.stream),
-            Call::Close(close) => self.opener(&close.stream),
+            Call::GetKey(get_key) => get_key.kms.as_deref().or_else(|| self.opener(&get_key.stream)),
+            Call::Close(close) => close.kms.as_deref().or_else(|| self.opener(&close.stream)),
         }
     }
 
@@ -75,7 +85,7 @@ impl Core {
         Some(&self.durable.streams.get(stream)?.opened.as_ref()?.kms)
     }
 
-    fn is_of(&self, waiting: &Waiting, kms: &str) -> bool {
+    fn waits_for(&self, waiting: &Waiting, kms: &str) -> bool {
         match waiting {
             Waiting::Open { open, .. } => open.kms == kms,
             Waiting::GetKey { get_key, .. } => self.opener(&get_key.stream) == Some(kms),

@@ -7,12 +7,14 @@ use super::record::Record;
 use super::register::Refusal;
 use super::stream::Stopping;
 use super::timers::Timer;
-use crate::calls::Answer;
+use crate::calls::{Answer, Close};
 use crate::interface::{KeyStreamId, Status};
 
 impl Core {
-    pub(super) fn close(&mut self, now: Now, id: u64, stream: KeyStreamId, out: &mut Output) {
-        let at_this_end = self.durable.streams.get(&stream).filter(|state| state.opened.is_some());
+    pub(super) fn close(&mut self, now: Now, id: u64, close: &Close, out: &mut Output) {
+        let stream = close.stream;
+        let is_its = self.is_of(stream, close.kms.as_ref());
+        let at_this_end = self.durable.streams.get(&stream).filter(|state| state.opened.is_some() && is_its);
         let (Some(state), Some(live)) = (at_this_end, self.streams.get(&stream)) else {
             let detail = format!("key stream {stream} is not open at this end");
             return answer(id, Refusal::new(Status::KeyStreamIdInUse, detail).into(), out);

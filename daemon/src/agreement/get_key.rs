@@ -18,7 +18,8 @@ impl Core {
                 .durable
                 .streams
                 .get(&get_key.stream)
-                .is_some_and(|s| s.opened.is_some() && !s.closed && !s.peer_opened);
+                .is_some_and(|s| s.opened.is_some() && !s.closed && !s.peer_opened)
+            && self.is_of(get_key.stream, get_key.kms.as_ref());
         if unknown {
             // Only the leader knows for certain that its KMS has not opened.
             let timeout = self
@@ -54,6 +55,9 @@ impl Core {
         let (Some(state), Some(live)) = (self.durable.streams.get(&stream), self.streams.get(&stream)) else {
             return refuse("is not open");
         };
+        if !self.is_of(stream, get_key.kms.as_ref()) {
+            return refuse("is not open");
+        }
         if state.opened.is_none() {
             return refuse("was not opened by the KMS at this end");
         }

@@ -10,9 +10,9 @@ use crate::interface::Status;
 pub(super) const REFUSAL: Status = Status::KeyStreamIdInUse;
 
 /// Reads the request into a call.
-pub(super) fn call(mut body: Members) -> Result<Call, Reply> {
+pub(super) fn call(kms: Option<String>, mut body: Members) -> Result<Call, Reply> {
     let stream = body.key_stream_id().map_err(|why| Reply::bad_request(REFUSAL, why))?;
-    Ok(Call::Close(Close { stream }))
+    Ok(Call::Close(Close { kms, stream }))
 }
 
 /// Puts the key agreement's answer into the interface's words.

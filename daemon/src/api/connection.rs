@@ -13,11 +13,11 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use actix_web::rt::net::TcpStream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::doors::Place;
+use crate::tls::{Caller, Wire};
 
 /// Longest header name that the HTTP parser may see, in octets. It panics on one of more than 65 535.
 const LONGEST_NAME: usize = 32_768;
@@ -52,7 +52,8 @@ impl Drop for Busy {
 
 /// The octets of a connection.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Wire,
+    caller: Caller,
     /// Given back with the connection.
     _place: Place,
     activity: Rc<Activity>,
@@ -63,16 +64,22 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(stream: TcpStream, place: Place, most_quiet: Duration) -> Self {
+    pub(super) fn new(stream: Wire, caller: Caller, place: Place, most_quiet: Duration) -> Self {
         let activity = Activity { requests: Cell::new(0), quiet_since: Cell::new(Instant::now()) };
         Self {
             stream,
+            caller,
             _place: place,
             activity: Rc::new(activity),
             most_quiet,
             timer: Box::pin(sleep(most_quiet)),
             name: 0,
         }
+    }
+
+    /// Who is at its other end.
+    pub(super) fn caller(&self) -> Caller {
+        self.caller.clone()
     }
 
     /// What the handler of a request needs for [`Busy`].

@@ -13,9 +13,9 @@ pub fn call(settings: &Settings, endpoint: u8, body: &[u8]) -> Result<Call, Stri
     let value = json::parse(body).map_err(|why| why.to_string())?;
     let members = Members::of_body(value).map_err(|why| why.to_string())?;
     let call = match endpoint {
-        0 => open_connect::call(settings, members),
-        1 => get_key::call(members),
-        _ => close::call(members),
+        0 => open_connect::call(settings, None, members),
+        1 => get_key::call(None, members),
+        _ => close::call(None, members),
     };
     call.map_err(|reply| format!("{reply:?}"))
 }

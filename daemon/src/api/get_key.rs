@@ -10,8 +10,8 @@ use crate::interface::Status;
 pub(super) const REFUSAL: Status = Status::PeerApplicationNotConnected;
 
 /// Reads the request into a call.
-pub(super) fn call(body: Members) -> Result<Call, Reply> {
-    let (get_key, room) = read(body).map_err(|why| Reply::bad_request(REFUSAL, why))?;
+pub(super) fn call(caller: Option<String>, body: Members) -> Result<Call, Reply> {
+    let (get_key, room) = read(caller, body).map_err(|why| Reply::bad_request(REFUSAL, why))?;
     // 0 says nothing, like an absent size.
     if (1..METADATA_SIZE).contains(&room) {
         return Err(Reply::metadata_too_small());
@@ -20,7 +20,7 @@ pub(super) fn call(body: Members) -> Result<Call, Reply> {
 }
 
 /// The call, and the room for metadata that the KMS has.
-fn read(mut body: Members) -> Result<(GetKey, u32), SchemaError> {
+fn read(kms: Option<String>, mut body: Members) -> Result<(GetKey, u32), SchemaError> {
     let stream = body.key_stream_id()?;
     let index = body.optional_u32("index", 0)?;
     let mut room = 0;
@@ -28,7 +28,7 @@ fn read(mut body: Members) -> Result<(GetKey, u32), SchemaError> {
         room = metadata.optional_u32("size", 0)?.unwrap_or(0);
         metadata.optional_text("buffer")?;
     }
-    Ok((GetKey { stream, index }, room))
+    Ok((GetKey { kms, stream, index }, room))
 }
 
 /// Puts the key agreement's answer into the interface's words.

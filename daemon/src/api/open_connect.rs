@@ -11,9 +11,9 @@ use crate::interface::{KeyStreamId, QosRequest, Status};
 pub(super) const REFUSAL: Status = Status::KeyStreamIdInUse;
 
 /// Reads the request into a call.
-pub(super) fn call(settings: &Settings, body: Members) -> Result<Call, Reply> {
+pub(super) fn call(settings: &Settings, caller: Option<String>, body: Members) -> Result<Call, Reply> {
     let request = Request::read(body).map_err(|why| Reply::bad_request(REFUSAL, why))?;
-    let kms = opening_kms(settings, &request.source, &request.destination)
+    let kms = opening_kms(settings, caller.as_deref(), &request.source, &request.destination)
         .map_err(|why| Reply::bad_request(REFUSAL, why))?;
     let Request { source, destination, stream, qos } = request;
     Ok(Call::Open(Open { kms, source, destination, stream, qos }))
@@ -72,9 +72,16 @@ impl Request {
 }
 
 /// The KMS at this end that opens: one of `source` and `destination` is configured at this end, and the other one at
-/// the other end. Their order does not matter.
-fn opening_kms(settings: &Settings, source: &str, destination: &str) -> Result<String, &'static str> {
-    let is_here = |uri: &str| settings.kms.iter().any(|kms| kms == uri);
+/// the other end. Their order does not matter. A `caller` that is known opens for itself only, and of the other KMSs at this
+/// end it learns nothing.
+fn opening_kms(
+    settings: &Settings,
+    caller: Option<&str>,
+    source: &str,
+    destination: &str,
+) -> Result<String, &'static str> {
+    let is_here =
+        |uri: &str| settings.kms.iter().any(|kms| kms == uri) && caller.is_none_or(|caller| caller == uri);
     let is_there = |uri: &str| settings.peer_kms.iter().any(|kms| kms == uri);
     match (is_here(source), is_here(destination)) {
         (true, false) if is_there(destination) => Ok(source.to_owned()),
@@ -86,6 +93,9 @@ fn opening_kms(settings: &Settings, source: &str, destination: &str) -> Result<S
             Err("source must be a KMS at the other end of the QKD link; it is none of the configured")
         }
         (true, true) => Err("source and destination are both KMSs at this end; one must be at the other end"),
+        (false, false) if caller.is_some() => {
+            Err("neither source nor destination is the KMS that this client's certificate stands for")
+        }
         (false, false) => Err("neither source nor destination is a KMS of this QKD module"),
     }
 }

@@ -96,6 +96,12 @@ impl Reply {
         reply
     }
 
+    /// The client's certificate stands for no KMS.
+    pub(super) fn stranger(status: Status) -> Self {
+        let detail = "this client's certificate stands for no KMS of this QKD module, or not for one alone";
+        Self::refused(StatusCode::FORBIDDEN, status, detail)
+    }
+
     /// The request breaks the schema or the configuration; `status` is the one of the path's own 400 example.
     pub(super) fn bad_request(status: Status, detail: impl ToString) -> Self {
         Self::refused(StatusCode::BAD_REQUEST, status, detail.to_string())

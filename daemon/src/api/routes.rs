@@ -12,6 +12,7 @@ use super::{body, close, get_key, json, open_connect};
 use crate::calls::{Answer, Call};
 use crate::config::{Profile, excerpt};
 use crate::interface::Status;
+use crate::tls::Caller;
 
 /// A path of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,16 +70,23 @@ pub(super) async fn answer(request: HttpRequest, payload: Payload, service: Data
     // The path as it was sent: an escaped one is another path.
     let (method, path) = (request.method(), request.uri().path());
     let mut stream = None;
-    let reply = match Endpoint::of_path(path) {
-        None => {
+    let endpoint = Endpoint::of_path(path);
+    let reply = match (caller_of(&request, &service), endpoint) {
+        (Err(names), endpoint) => {
+            if let Some(tls) = &service.tls {
+                tls.say_stranger(&names);
+            }
+            Reply::stranger(endpoint.map_or(Status::NoQkdConnection, Endpoint::refusal))
+        }
+        (Ok(_), None) => {
             let detail =
                 "this path is unknown; the paths are /api/v1/kms/etsi004/open-connect, get-key and close";
             Reply::refused(StatusCode::NOT_FOUND, Status::NoQkdConnection, detail)
         }
-        Some(endpoint) if !endpoint.takes(method) => {
+        (Ok(_), Some(endpoint)) if !endpoint.takes(method) => {
             Reply::wrong_method(endpoint.refusal(), endpoint.allow())
         }
-        Some(endpoint) => match read(endpoint, &request, payload, &service).await {
+        (Ok(caller), Some(endpoint)) => match read(endpoint, caller, &request, payload, &service).await {
             Ok(call) => {
                 stream = stream_of(&call);
                 ask(endpoint, call, &service).await
@@ -96,8 +104,19 @@ pub(super) async fn answer(request: HttpRequest, payload: Payload, service: Data
     reply.into_response()
 }
 
+/// The KMS that the client's certificate stands for, `None` without TLS; or the names of a stranger.
+fn caller_of(request: &HttpRequest, service: &Service) -> Result<Option<String>, String> {
+    match (request.conn_data::<Caller>(), &service.tls) {
+        (Some(Caller::Kms(uri)), _) => Ok(Some(uri.clone())),
+        (Some(Caller::Stranger(names)), _) => Err(names.clone()),
+        (Some(Caller::Unknown) | None, None) => Ok(None),
+        (Some(Caller::Unknown) | None, Some(_)) => Err("a connection without TLS".to_owned()),
+    }
+}
+
 async fn read(
     endpoint: Endpoint,
+    caller: Option<String>,
     request: &HttpRequest,
     payload: Payload,
     service: &Service,
@@ -109,9 +128,9 @@ async fn read(
     let value = json::parse(&text).map_err(|why| Reply::bad_request(refusal, why))?;
     let members = Members::of_body(value).map_err(|why| Reply::bad_request(refusal, why))?;
     match endpoint {
-        Endpoint::OpenConnect => open_connect::call(&service.settings, members),
-        Endpoint::GetKey => get_key::call(members),
-        Endpoint::Close => close::call(members),
+        Endpoint::OpenConnect => open_connect::call(&service.settings, caller, members),
+        Endpoint::GetKey => get_key::call(caller, members),
+        Endpoint::Close => close::call(caller, members),
     }
 }
 

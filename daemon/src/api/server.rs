@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_http::error::DispatchError;
@@ -18,6 +19,7 @@ use super::routes;
 use crate::calls::CallPort;
 use crate::config::{Api, Config};
 use crate::pulse::Pulses;
+use crate::tls::{Caller, Tls, Wire};
 
 /// Time beyond the greatest timeout of a key stream that the key agreement has to answer.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
@@ -78,16 +80,18 @@ pub(super) struct Service {
     pub(super) port: CallPort,
     pub(super) largest_body: usize,
     pub(super) body_deadline: Duration,
+    pub(super) tls: Option<Arc<Tls>>,
 }
 
 /// Makes the server. It serves once it is polled, until the handle stops it; it handles no signals. Calls go to `port`,
-/// and each thread that serves requests shows in `pulses` that it turns.
+/// and each thread that serves requests shows in `pulses` that it turns. With `tls`, nothing is served without it.
 ///
 /// # Errors
 /// [`ServeError`] when the listener cannot be used.
 pub fn serve(
     settings: Settings,
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     port: CallPort,
     pulses: &Pulses,
 ) -> Result<(Server, ServerHandle), ServeError> {
@@ -105,6 +109,7 @@ pub fn serve(
         body_deadline: millis(api.body_deadline_ms),
         settings,
         port,
+        tls,
     });
     // An idle connection is closed by keep_alive, one with half a request by this.
     let most_quiet = millis(api.keep_alive_ms) + millis(api.head_deadline_ms);
@@ -138,10 +143,12 @@ pub fn serve(
             })
             .on_connect_ext(|connection: &Connection, data| {
                 data.insert(connection.activity());
+                data.insert(connection.caller());
             })
             .finish(map_config(app, |()| AppConfig::default()));
+        let tls = service.tls.clone();
         fn_service(move |stream: TcpStream| {
-            let doors = doors.clone();
+            let (doors, tls) = (doors.clone(), tls.clone());
             async move {
                 // A client that is gone already has no address.
                 let client = stream.peer_addr().map_err(DispatchError::Io)?;
@@ -151,7 +158,15 @@ pub fn serve(
                 };
                 // Only delays answers where it cannot be set.
                 let _ = stream.set_nodelay(true);
-                Ok((Connection::new(stream, place, most_quiet), Protocol::Http1, Some(client)))
+                let (wire, caller) = match tls {
+                    None => (Wire::Plain(stream), Caller::Unknown),
+                    Some(tls) => tls
+                        .accept_client(stream)
+                        .await
+                        .inspect_err(|why| tls.say_refused(&client.to_string(), why))
+                        .map_err(DispatchError::Io)?,
+                };
+                Ok((Connection::new(wire, caller, place, most_quiet), Protocol::Http1, Some(client)))
             }
         })
         .and_then(http)

@@ -9,6 +9,7 @@ use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use qkd_daemon::config::Config;
 use qkd_daemon::engine::{Addresses, Failure, run};
+use qkd_daemon::tls::Tls;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Serves ETSI GS QKD 004 push mode for one QKD card.
@@ -21,7 +22,7 @@ struct Args {
     /// Configuration file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Only read the configuration, say whether it is right, and end.
+    /// Only read the configuration and the certificates that it names, say whether they are right, and end.
     #[arg(long)]
     check_config: bool,
 }
@@ -33,6 +34,9 @@ fn main() -> ExitCode {
         Err(e) => return fail(&e.into()),
     };
     if args.check_config {
+        if let Err(e) = Tls::load(&config) {
+            return fail(&e.into());
+        }
         println!("{}: right", args.config.display());
         return ExitCode::SUCCESS;
     }

@@ -52,9 +52,11 @@ pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Where a KMS takes key material: an `http` URL.
+/// Where a KMS takes key material: an `http` or `https` URL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KmsEndpoint {
+    /// Over TLS.
+    pub secure: bool,
     /// Host and port.
     pub server: HostPort,
     /// Absolute path, with the query if there is one.
@@ -62,18 +64,17 @@ pub struct KmsEndpoint {
 }
 
 impl KmsEndpoint {
-    /// Reads an `http://host[:port][/path]` URL. Without a path, [`KEY_MATERIAL_PATH`] is meant.
+    /// Reads an `http://host[:port][/path]` URL, or one of `https`. Without a path, [`KEY_MATERIAL_PATH`] is meant.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.len() > LONGEST_URI {
             return Err(format!("it is longer than {LONGEST_URI} octets"));
         }
-        if scheme_is(text, "https") {
-            return Err("TLS towards the KMS is not available in this version".to_owned());
-        }
-        let rest = scheme_is(text, "http")
-            .then(|| text.get("http://".len()..))
+        let secure = scheme_is(text, "https");
+        let rest = (secure || scheme_is(text, "http"))
+            .then(|| text.split_once("://"))
             .flatten()
-            .ok_or_else(|| "it does not begin with http://".to_owned())?;
+            .map(|(_, rest)| rest)
+            .ok_or_else(|| "it begins neither with https:// nor with http://".to_owned())?;
         let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if path.contains('#') {
             return Err("a fragment is never sent".to_owned());
@@ -84,13 +85,14 @@ impl KmsEndpoint {
         check_characters(path)?;
         let (host, port) = split_authority(authority)?;
         let path = if path.is_empty() || path == "/" { KEY_MATERIAL_PATH } else { path };
-        Ok(Self { server: HostPort { host, port: port.unwrap_or(80) }, path: path.to_owned() })
+        let port = port.unwrap_or(if secure { 443 } else { 80 });
+        Ok(Self { secure, server: HostPort { host, port }, path: path.to_owned() })
     }
 }
 
 impl fmt::Display for KmsEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}{}", self.server, self.path)
+        write!(f, "{}://{}{}", if self.secure { "https" } else { "http" }, self.server, self.path)
     }
 }
 
@@ -137,6 +139,14 @@ fn parse_port(text: &str) -> Result<u16, String> {
     let digits_only = text.bytes().all(|b| b.is_ascii_digit());
     let port = digits_only.then(|| text.parse().ok()).flatten().filter(|port| *port != 0);
     port.ok_or_else(|| "the port is not a number from 1 to 65535".to_owned())
+}
+
+/// Reads a DNS name, which is kept in lower case.
+pub(crate) fn parse_dns(text: &str) -> Result<String, String> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Err("it is an IP address".to_owned());
+    }
+    check_host(text).map(str::to_ascii_lowercase)
 }
 
 /// Reads an address to listen on. Port 0 lets the operating system choose.

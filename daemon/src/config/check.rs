@@ -9,11 +9,11 @@ use qkd_driver::backing::PciIdentity;
 use super::address::{HostPort, is_loopback};
 use super::read::Reader;
 use super::settings::{CardKeys, PeerKeys};
-use super::{Card, CardBacking, Config, KeyMemory, Peer, PeerAddress};
+use super::{Card, CardBacking, Config, KeyMemory, Peer, PeerAddress, tls};
 
 const PLAIN_TEXT: &str = "without TLS this address needs plain_text_beyond_loopback_gives_keys_away = true under \
-     [transport]: whoever can read that network then has every key. Use a loopback address, such as the near end of \
-     an encrypted tunnel";
+     [transport]: whoever can read that network then has every key. Give certificates under [tls] (and https in a KMS's \
+     endpoint), or use a loopback address";
 
 /// Allowance for this host's own scheduling, where the configuration names none (TIM-15).
 const GRACE: Duration = Duration::from_millis(100);
@@ -64,9 +64,15 @@ pub(super) fn peer(reader: &mut Reader<'_>, keys: PeerKeys) -> Option<Peer> {
             return None;
         }
     };
+    // Whom this end connects to by name is known by that name.
+    let host = match &address {
+        PeerAddress::Listen(_) => None,
+        PeerAddress::Connect(server) => Some(server.host.clone()),
+    };
     Some(Peer {
         address,
         kms: keys.kms,
+        certificate_name: keys.certificate_name.or(host),
         silence_deadline_ms: keys.silence_deadline_ms,
         reconnect_greatest_ms: keys.reconnect_greatest_ms,
     })
@@ -77,6 +83,7 @@ pub(super) fn together(reader: &mut Reader<'_>, config: &Config) {
     addresses(reader, config);
     names(reader, config);
     limits(reader, config);
+    tls::together(reader, config);
 }
 
 fn addresses(reader: &mut Reader<'_>, config: &Config) {
@@ -85,14 +92,15 @@ fn addresses(reader: &mut Reader<'_>, config: &Config) {
         PeerAddress::Connect(server) => ("connect", server.is_loopback()),
     };
     if !config.transport.plain_text_beyond_loopback_gives_keys_away {
-        if !is_loopback(config.api.listen.ip()) {
+        let plain = config.tls.is_none();
+        if plain && !is_loopback(config.api.listen.ip()) {
             reader.note_at("api", 0, "listen", PLAIN_TEXT);
         }
-        if !peer_stays {
+        if plain && !peer_stays {
             reader.note_at("peer", 0, peer_setting, PLAIN_TEXT);
         }
         for (number, kms) in config.kms.iter().enumerate() {
-            if !kms.endpoint.server.is_loopback() {
+            if !kms.endpoint.secure && !kms.endpoint.server.is_loopback() {
                 reader.note_at("kms", number, "endpoint", PLAIN_TEXT);
             }
         }

@@ -7,6 +7,7 @@ mod read;
 mod reference;
 mod rule;
 mod settings;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ use qkd_driver::backing::PciIdentity;
 use qkd_driver::backing::vfio::PciAddress;
 
 use self::read::{Reader, Section, SectionReference};
-use self::settings::{CardKeys, MOST_KMS, PeerKeys};
+use self::settings::{CardKeys, MOST_KMS, PeerKeys, TlsKeys};
 
 pub(crate) use self::address::check_uri;
 pub use self::address::{HostPort, KEY_MATERIAL_PATH, KmsEndpoint, LONGEST_URI, is_loopback};
@@ -29,8 +30,10 @@ pub use self::error::{ConfigError, Problem};
 pub use self::reference::reference_markdown;
 pub(crate) use self::rule::excerpt;
 pub use self::settings::{
-    Api, KeyMemory, Kms, Ledger, Log, Module, Notices, Profile, Push, Role, Streams, Transport, Vault,
+    Api, KeyExchange, KeyMemory, Kms, Ledger, Log, Module, Notices, Profile, Push, Role, Streams, Transport,
+    Vault,
 };
+pub use self::tls::Tls;
 
 /// Most bytes of a configuration file.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -79,6 +82,8 @@ pub struct Peer {
     pub address: PeerAddress,
     /// URIs of the KMSs at the other end; none is one of this end's.
     pub kms: Vec<String>,
+    /// DNS name or IP address that the other daemon's certificate must have. With [`Config::tls`] it is there.
+    pub certificate_name: Option<String>,
     /// Silence in ms after which the connection to the other daemon is given up.
     pub silence_deadline_ms: u32,
     /// Longest wait in ms before the next attempt to connect.
@@ -98,6 +103,8 @@ pub struct Config {
     pub peer: Peer,
     /// The KMSs at this end: at least one, each URI once.
     pub kms: Vec<Kms>,
+    /// TLS; `None`: no link has it.
+    pub tls: Option<Tls>,
     /// What may travel unencrypted.
     pub transport: Transport,
     /// Limits and defaults of key streams.
@@ -160,6 +167,7 @@ impl Config {
         let api = reader.section(root);
         let peer = reader.section(root).and_then(|keys| check::peer(reader, keys));
         let kms = reader.sections(root, MOST_KMS);
+        let tls = reader.section(root).map(|keys| tls::tls(reader, keys));
         let transport = reader.section(root);
         let streams = reader.section(root);
         let vault = reader.section(root);
@@ -173,6 +181,7 @@ impl Config {
             api: api?,
             peer: peer?,
             kms: kms?,
+            tls: tls?,
             transport: transport?,
             streams: streams?,
             vault: vault?,
@@ -187,13 +196,14 @@ impl Config {
 }
 
 /// Every section in the order of the file.
-fn reference() -> [SectionReference; 12] {
+fn reference() -> [SectionReference; 13] {
     [
         Module::reference(),
         CardKeys::reference(),
         Api::reference(),
         PeerKeys::reference(),
         Kms::reference(),
+        TlsKeys::reference(),
         Transport::reference(),
         Streams::reference(),
         Vault::reference(),

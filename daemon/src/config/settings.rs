@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use qkd_driver::backing::PciIdentity;
 use qkd_driver::backing::vfio::{BadPciAddress, PciAddress};
 
-use super::address::{HostPort, KmsEndpoint, parse_listen, parse_uri};
+use super::address::{HostPort, KmsEndpoint, parse_dns, parse_listen, parse_uri};
 use super::read::{Section, SectionReader, SectionReference, SettingReference};
 use super::rule::{Choice, Flag, List, Named, Optional, Rule, Text, integer, integer_without_default};
+use crate::tls::CertificateName;
 
 /// Writes a section's structure, its reader and its reference from one list.
 macro_rules! section {
@@ -95,6 +96,20 @@ impl Named for KeyMemory {
         &[("best", Self::Best), ("secret", Self::Secret), ("locked", Self::Locked)];
 }
 
+/// Which key exchange a TLS connection must have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyExchange {
+    /// X25519MLKEM768 with whoever can do it, and X25519 or an elliptic curve of NIST with others.
+    HybridPreferred,
+    /// X25519MLKEM768 only.
+    HybridRequired,
+}
+
+impl Named for KeyExchange {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("hybrid-preferred", Self::HybridPreferred), ("hybrid-required", Self::HybridRequired)];
+}
+
 impl Named for log::LevelFilter {
     const ALL: &'static [(&'static str, Self)] = &[
         ("off", Self::Off),
@@ -116,6 +131,14 @@ const SERVER: Text<HostPort> =
     Text { parse: HostPort::parse, what: "a host with a port such as \"127.0.0.1:7001\"" };
 const ENDPOINT: Text<KmsEndpoint> =
     Text { parse: KmsEndpoint::parse, what: "a URL such as \"http://127.0.0.1:9001\"" };
+const PATH: Text<PathBuf> = Text { parse: parse_directory, what: "the absolute path of a file" };
+const DNS: Text<String> = Text { parse: parse_dns, what: "a DNS name such as \"module-b.example\"" };
+const CERTIFICATE_NAME: Text<CertificateName> = Text {
+    parse: CertificateName::parse,
+    what: "a name in a certificate such as \"DNS:kms-a.example\" or \"URI:kms://a\"",
+};
+/// Most names of one KMS's certificates.
+const MOST_NAMES: usize = 16;
 const NAME: Text<String> =
     Text { parse: parse_name, what: "1 to 64 letters, digits, dots, hyphens or underscores" };
 const FILE: Text<PathBuf> = Text { parse: parse_file, what: "the absolute path of a file" };
@@ -245,6 +268,8 @@ section! {
         connect: Option<HostPort> = Optional(SERVER);
         /// URIs of the KMSs at the other end.
         kms: Vec<String> = List { of: URI, most: MOST_KMS };
+        /// DNS name that the other daemon's certificate must have. Without it, the host in `connect` is meant.
+        certificate_name: Option<String> = Optional(DNS);
         /// Silence after which the connection to the other daemon is given up.
         silence_deadline_ms: u32 = integer(5_000, 1_000..=600_000, "ms");
         /// Longest wait before the next attempt to connect.
@@ -259,6 +284,38 @@ section! {
         uri: String = URI;
         /// Where the KMS takes key material. Without a path, /api/v1/qkd/etsi004/key-material is meant.
         endpoint: KmsEndpoint = ENDPOINT;
+        /// Names (subject alternative names) by which this KMS is known when it calls the API over TLS. A name stands for one
+        /// KMS; whose certificate has none of them may not call.
+        certificate_names: Option<Vec<CertificateName>> = Optional(List { of: CERTIFICATE_NAME, most: MOST_NAMES });
+    }
+}
+
+section! {
+    /// TLS 1.3 with certificates of both ends: on the API, on the peer link, and towards KMSs whose endpoint is https. Without
+    /// this section there is none. SIGHUP (`systemctl reload`) reads all files again.
+    pub(crate) struct TlsKeys in "tls" {
+        /// This QKD module's certificate, followed by those between it and its authority, in PEM form.
+        certificate: Option<PathBuf> = Optional(PATH);
+        /// Its private key in PEM form, which only the daemon (and its group) may be able to read.
+        key: Option<PathBuf> = Optional(PATH);
+        /// Certificates of the authorities whose word is taken, in PEM form.
+        authorities: Option<PathBuf> = Optional(PATH);
+        /// Instead of `authorities`, for KMSs that call the API.
+        client_authorities: Option<PathBuf> = Optional(PATH);
+        /// Instead of `authorities`, for KMSs that key is pushed to.
+        kms_authorities: Option<PathBuf> = Optional(PATH);
+        /// Instead of `authorities`, for the other daemon.
+        peer_authorities: Option<PathBuf> = Optional(PATH);
+        /// Revocation lists of all these authorities, in PEM form. With it, a certificate is refused that is revoked, or whose
+        /// authority has no list here that still holds.
+        revocation_lists: Option<PathBuf> = Optional(PATH);
+        /// Which key exchange a connection must have: X25519MLKEM768, which stays closed to a later quantum computer, before all
+        /// others, or nothing else.
+        key_exchange: KeyExchange = Choice(Some(KeyExchange::HybridPreferred));
+        /// Time a client of the API or the other daemon has for the handshake.
+        handshake_deadline_ms: u32 = integer(5_000, 100..=60_000, "ms");
+        /// Handshakes with clients of the API that may be under way. One more takes the place of the slowest.
+        most_handshakes: u32 = integer(64, 1..=4_096, "handshakes");
     }
 }
 

@@ -103,6 +103,8 @@ fn example_file_is_the_least_configuration_and_shows_every_setting_at_its_defaul
         if line.starts_with('#')
             && !matches!(name, "socket" | "connect" | "directory")
             && !name.starts_with("expected")
+            && !(name.starts_with("certificate") || name.ends_with("authorities"))
+            && !(section == "tls" && matches!(name, "key" | "revocation_lists"))
         {
             let config = parse(&with(section, setting)).unwrap_or_else(|e| panic!("{name} = {value}: {e}"));
             assert_eq!(config, parse(LEAST).unwrap(), "{name} is not shown at its default");
@@ -171,7 +173,6 @@ fn values_out_of_range_are_refused_with_the_range_and_its_unit() {
 #[test]
 fn addresses_that_lead_nowhere_are_refused() {
     for (endpoint, why) in [
-        ("https://127.0.0.1", "TLS"),
         ("127.0.0.1:9001", "http://"),
         ("ftp://a", "http://"),
         ("http://", "host"),
@@ -300,4 +301,76 @@ fn columns_count_characters() {
     assert_eq!(line_and_column("", 0), (1, 1));
     assert_eq!(line_and_column("ä = 1\nöx", "ä = 1\nö".len()), (2, 2));
     assert_eq!(line_and_column("a", 99), (1, 2));
+}
+
+/// The least configuration with TLS, and names for both.
+fn secured() -> String {
+    let text = LEAST
+        .replace("listen = \"127.0.0.1:8001\"", "listen = \"192.0.2.1:8001\"")
+        .replace("kms = [\"kms://b\"]", "kms = [\"kms://b\"]\ncertificate_name = \"Module-B.example\"")
+        .replace("http://127.0.0.1:9001", "https://192.0.2.2");
+    format!(
+        "{text}certificate_names = [\"URI:kms://a\", \"DNS:KMS-a.example\"]\n\
+         [tls]\ncertificate = \"/m.pem\"\nkey = \"/m.key\"\nauthorities = \"/ca.pem\"\n"
+    )
+}
+
+#[test]
+fn with_certificates_every_link_may_leave_the_machine_and_everybody_has_a_name() {
+    let config = parse(&secured()).unwrap();
+    let tls = config.tls.unwrap();
+    assert_eq!(tls.key_exchange, KeyExchange::HybridPreferred);
+    for authorities in [&tls.client_authorities, &tls.kms_authorities, &tls.peer_authorities] {
+        assert_eq!(authorities, Path::new("/ca.pem"));
+    }
+    assert_eq!(config.peer.certificate_name.as_deref(), Some("module-b.example"));
+    assert!(config.kms[0].endpoint.secure);
+    assert_eq!(config.kms[0].endpoint.server.port, 443);
+    let one = parse(&secured().replace("[tls]\n", "[tls]\npeer_authorities = \"/peer.pem\"\n"))
+        .unwrap()
+        .tls
+        .unwrap();
+    assert_eq!(
+        (one.peer_authorities.as_path(), one.kms_authorities.as_path()),
+        (Path::new("/peer.pem"), Path::new("/ca.pem"))
+    );
+    let connecting = secured()
+        .replace("listen = \"127.0.0.1:7001\"", "connect = \"module-b.example:7001\"")
+        .replace("certificate_name = \"Module-B.example\"\n", "");
+    assert_eq!(parse(&connecting).unwrap().peer.certificate_name.as_deref(), Some("module-b.example"));
+}
+
+#[test]
+fn half_a_tls_or_a_nameless_other_end_is_refused() {
+    for (gone, hints) in [
+        ("certificate = \"/m.pem\"\n", ["[tls] certificate", "must be given"]),
+        ("key = \"/m.key\"\n", ["[tls] key", "must be given"]),
+        ("authorities = \"/ca.pem\"\n", ["[tls] authorities", "must be given"]),
+        ("certificate_name = \"Module-B.example\"\n", ["[peer] certificate_name", "anybody"]),
+        (
+            "certificate_names = [\"URI:kms://a\", \"DNS:KMS-a.example\"]\n",
+            ["[kms] certificate_names", "must be given"],
+        ),
+    ] {
+        let found = problems(&secured().replace(gone, ""));
+        assert!(
+            found.iter().any(|problem| hints.iter().all(|hint| problem.contains(hint))),
+            "{gone}: {found:#?}"
+        );
+    }
+    wrong(&with("tls", "key_exchange = \"hybrid-required\""), "14:1", &["no TLS"]);
+    wrong(&LEAST.replace("http://", "https://"), "13:12", &["[tls]"]);
+}
+
+#[test]
+fn a_certificate_stands_for_one_kms_only_and_a_wildcard_for_none() {
+    let other = "[[kms]]\nuri = \"kms://c\"\nendpoint = \"https://192.0.2.3\"\n";
+    let two = |names: &str| secured().replace("[tls]", &format!("{other}certificate_names = {names}\n[tls]"));
+    assert!(parse(&two("[\"URI:kms://c\"]")).is_ok());
+    wrong(&two("[\"URI:kms://c\", \"DNS:kms-A.example\"]"), "19:21", &["kms://a", "one KMS's"]);
+    for (name, hint) in
+        [("DNS:*.example", "wildcard"), ("kms-c.example", "DNS:"), ("URI:", "scheme"), ("DNS:", "host name")]
+    {
+        wrong(&two(&format!("[\"{name}\"]")), "19:21", &[hint]);
+    }
 }

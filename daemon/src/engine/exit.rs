@@ -15,6 +15,7 @@ use crate::api::ServeError;
 use crate::config::ConfigError;
 use crate::ledger::LedgerError;
 use crate::peer::LinkError;
+use crate::tls::TlsError;
 use crate::vault::{TakenTwice, VaultError};
 
 /// Why the daemon ended although nobody asked it to.
@@ -23,6 +24,9 @@ pub enum Failure {
     /// The configuration is wrong.
     #[error("{0}")]
     Config(#[from] ConfigError),
+    /// Certificates, key or authorities cannot be used.
+    #[error("{0}")]
+    Tls(#[from] TlsError),
     /// A simulated card cannot be reached.
     #[error("the card at {} cannot be reached: {source}; see that card.socket names it and that it is served", socket.display())]
     Socket {
@@ -114,7 +118,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::System(_) | Self::Key(_) | Self::Push(_) => 1,
-            Self::Config(_) | Self::NoLedger => 2,
+            Self::Config(_) | Self::Tls(_) | Self::NoLedger => 2,
             Self::Socket { .. } | Self::Slot { .. } | Self::Open(_) => 3,
             Self::Card(CardEnd::Gone | CardEnd::RemovalRequested) => 4,
             Self::Card(CardEnd::OutOfOrder(_) | CardEnd::NotClosed(_)) => 5,

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use qkd_driver::backing::Backing;
 use qkd_driver::backing::vfio::Vfio;
 use qkd_driver::backing::vfio_user::VfioUser;
 use qkd_driver::{Card, CardOptions};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::aside::aside;
@@ -28,6 +30,7 @@ use crate::config::{CardBacking, Config, KeyMemory, PeerAddress, Role};
 use crate::ledger::{FileLedger, Ledger, MemoryLedger};
 use crate::peer::{Endpoint, Link, Times};
 use crate::push::Pusher;
+use crate::tls::{Tls, keep};
 use crate::vault::{Locking, MemoryKind, Vault};
 use crate::{api, peer};
 
@@ -78,6 +81,9 @@ async fn run_on<B: Backing + Send + 'static>(
     ready: impl FnOnce(Addresses),
 ) -> Result<(), Failure> {
     let mut supervision = Supervision::from_environment()?;
+    // From here on SIGHUP does not end the process; what it asks for is done once everything is up.
+    let hangup = signal(SignalKind::hangup())?;
+    let tls = Tls::load(&config)?.map(Arc::new);
     supervision.status("Reaching the card and testing it");
     let address = config.api.listen;
     let listener = TcpListener::bind(address).map_err(|source| Failure::ApiAddress { address, source })?;
@@ -115,13 +121,16 @@ async fn run_on<B: Backing + Send + 'static>(
     };
 
     let (peer_events, peer) = mpsc::channel(QUEUE);
-    let link = Link::start(endpoint_of(&config.peer.address), times_of(&config), peer_events).await?;
+    let link =
+        Link::start(endpoint_of(&config.peer.address), times_of(&config), tls.clone(), peer_events).await?;
 
     let (port, mut calls) = CallPort::new(usize::try_from(config.api.most_waiting_calls).unwrap_or(QUEUE));
-    let (server, server_handle) = api::serve(api::Settings::of(&config), listener, port, &supervision.api)?;
+    let (server, server_handle) =
+        api::serve(api::Settings::of(&config), listener, tls.clone(), port, &supervision.api)?;
     let serving = tokio::spawn(server);
     ready(Addresses { api: api_address, peer: link.local_address() });
     supervision.ready();
+    let keeper = tokio::spawn(keep(tls.clone(), hangup));
 
     let end = async {
         let light = first_light::peer_serial(&mut card, &mut calls, &mut supervision, stop.as_mut()).await?;
@@ -136,7 +145,7 @@ async fn run_on<B: Backing + Send + 'static>(
         let (stopped_in, stopped) = mpsc::unbounded_channel();
         let endpoints: HashMap<_, _> =
             config.kms.iter().map(|kms| (kms.uri.clone(), kms.endpoint.clone())).collect();
-        let pusher = Pusher::new(config.push.clone(), &config.transport, locking, reports_in);
+        let pusher = Pusher::new(config.push.clone(), &config.transport, tls, locking, reports_in);
         let engine = Engine {
             core: Core::new(settings, durable),
             writer: Writer::start(ledger)?,
@@ -159,6 +168,7 @@ async fn run_on<B: Backing + Send + 'static>(
         engine.run(stop).await
     }
     .await;
+    keeper.abort();
     server_handle.stop(false).await;
     serving.abort();
     end

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::connection::{Ended, Frames, Order, carry, first_frame, framed};
 use super::{PeerEvent as Event, Times};
+use crate::tls::{Throttle, Tls, Wire};
 
 /// Where the other daemon is.
 #[derive(Clone, Debug)]
@@ -59,28 +61,30 @@ pub struct Link {
 const QUEUE: usize = 1024;
 
 impl Link {
-    /// Starts the link; what happens on it comes out of `events`.
+    /// Starts the link; what happens on it comes out of `events`. With `tls`, nobody but the other daemon gets in.
     ///
     /// # Errors
     /// [`LinkError::Listen`] when the address is taken or not this host's.
     pub async fn start(
         endpoint: Endpoint,
         times: Times,
+        tls: Option<Arc<Tls>>,
         events: mpsc::Sender<PeerEvent>,
     ) -> Result<Self, LinkError> {
         let (orders, mut receiver) = mpsc::channel(QUEUE);
         let mut local = None;
-        let task = match endpoint {
-            Endpoint::Listen(address) => {
-                let wrap = |source| LinkError::Listen { address, source };
-                let listener = TcpListener::bind(address).await.map_err(wrap)?;
-                local = Some(listener.local_addr().map_err(wrap)?);
-                tokio::spawn(async move { listen(listener, &times, &mut receiver, &events).await })
-            }
-            Endpoint::Connect(name) => {
-                tokio::spawn(async move { connect(&name, &times, &mut receiver, &events).await })
-            }
-        };
+        let task =
+            match endpoint {
+                Endpoint::Listen(address) => {
+                    let wrap = |source| LinkError::Listen { address, source };
+                    let listener = TcpListener::bind(address).await.map_err(wrap)?;
+                    local = Some(listener.local_addr().map_err(wrap)?);
+                    tokio::spawn(async move { listen(listener, &times, tls, &mut receiver, &events).await })
+                }
+                Endpoint::Connect(name) => tokio::spawn(async move {
+                    connect(&name, &times, tls.as_deref(), &mut receiver, &events).await
+                }),
+            };
         Ok(Self { orders, task, local })
     }
 
@@ -112,15 +116,16 @@ impl Drop for Link {
 async fn connect(
     name: &str,
     times: &Times,
+    tls: Option<&Tls>,
     orders: &mut mpsc::Receiver<Order>,
     events: &mpsc::Sender<Event>,
 ) {
     let (first, greatest) = times.back_off;
     let mut pause = first;
+    let refusals = Throttle::default();
     loop {
-        match timeout(times.patience, TcpStream::connect(name)).await {
+        match timeout(times.patience, reach(name, tls)).await {
             Ok(Ok(stream)) => {
-                let _ = stream.set_nodelay(true);
                 if events.send(Event::Connected).await.is_err() {
                     return;
                 }
@@ -134,11 +139,39 @@ async fn connect(
                     return;
                 }
             }
-            Ok(Err(e)) => log::debug!("peer link: {name} does not answer: {e}; trying again"),
+            Ok(Err(NotReached::Unanswered(e))) => {
+                log::debug!("peer link: {name} does not answer: {e}; trying again");
+            }
+            Ok(Err(NotReached::Untrusted(e))) => {
+                if let Some(more) = refusals.may_say(Instant::now().into_std()) {
+                    log::warn!("peer link: no TLS connection with {name}: {e}; trying again{more}");
+                }
+            }
             Err(_) => log::debug!("peer link: {name} gave no answer in {:?}; trying again", times.patience),
         }
         sleep(pause).await;
         pause = (pause * 2).min(greatest);
+    }
+}
+
+/// Why there is no connection.
+enum NotReached {
+    Unanswered(io::Error),
+    Untrusted(io::Error),
+}
+
+async fn reach(name: &str, tls: Option<&Tls>) -> Result<Wire, NotReached> {
+    let stream = TcpStream::connect(name).await.map_err(NotReached::Unanswered)?;
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else { return Ok(Wire::Plain(stream)) };
+    let wire = tls.connect_peer(stream).await.map_err(NotReached::Untrusted)?;
+    say_secure(&wire);
+    Ok(wire)
+}
+
+fn say_secure(wire: &Wire) {
+    if let Some(group) = wire.key_exchange() {
+        log::info!("peer link: TLS 1.3 with the other module, key exchange {group:?}");
     }
 }
 
@@ -154,12 +187,13 @@ async fn report_end(ended: Ended, orders: &mut mpsc::Receiver<Order>, events: &m
 async fn listen(
     listener: TcpListener,
     times: &Times,
+    tls: Option<Arc<Tls>>,
     orders: &mut mpsc::Receiver<Order>,
     events: &mpsc::Sender<Event>,
 ) {
-    let (entered, mut newcomers) = mpsc::channel::<(Frames<TcpStream>, Vec<u8>)>(1);
+    let (entered, mut newcomers) = mpsc::channel::<(Frames<Wire>, Vec<u8>)>(1);
     let times = *times;
-    let doorkeeper = tokio::spawn(admit(listener, times, entered));
+    let doorkeeper = tokio::spawn(admit(listener, times, tls, entered));
     let mut next = newcomers.recv().await;
     while let Some((frames, first)) = next.take() {
         if events.send(Event::Connected).await.is_err() || events.send(Event::Frame(first)).await.is_err() {
@@ -186,7 +220,12 @@ async fn listen(
 /// speaks at once, and silent ones cannot keep it out.
 const DOOR: usize = 8;
 
-async fn admit(listener: TcpListener, times: Times, entered: mpsc::Sender<(Frames<TcpStream>, Vec<u8>)>) {
+async fn admit(
+    listener: TcpListener,
+    times: Times,
+    tls: Option<Arc<Tls>>,
+    entered: mpsc::Sender<(Frames<Wire>, Vec<u8>)>,
+) {
     let mut waiting: VecDeque<AbortHandle> = VecDeque::new();
     loop {
         let stream = match listener.accept().await {
@@ -204,10 +243,18 @@ async fn admit(listener: TcpListener, times: Times, entered: mpsc::Sender<(Frame
             log::warn!("peer link: {DOOR} connections have said nothing yet; the oldest is closed");
             oldest.abort();
         }
-        let entered = entered.clone();
+        let (entered, tls) = (entered.clone(), tls.clone());
         let task = tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
-            let mut frames = framed(stream);
+            let wire = match tls {
+                None => Wire::Plain(stream),
+                Some(tls) => match tls.accept_peer(stream).await {
+                    Ok(wire) => wire,
+                    Err(why) => return tls.say_peer_refused(&why),
+                },
+            };
+            say_secure(&wire);
+            let mut frames = framed(wire);
             match first_frame(&mut frames, &times).await {
                 Ok(first) => {
                     let _ = entered.send((frames, first.to_vec())).await;

@@ -26,7 +26,8 @@ fn times() -> Times {
 
 async fn listening() -> (Link, SocketAddr, mpsc::Receiver<PeerEvent>) {
     let (sender, events) = mpsc::channel(64);
-    let link = Link::start(Endpoint::Listen("127.0.0.1:0".parse().unwrap()), times(), sender).await.unwrap();
+    let link =
+        Link::start(Endpoint::Listen("127.0.0.1:0".parse().unwrap()), times(), None, sender).await.unwrap();
     let address = link.local_address().unwrap();
     (link, address, events)
 }
@@ -62,7 +63,7 @@ async fn write_frame(stream: &mut TcpStream, frame: &[u8]) {
 async fn frames_arrive_whole_and_in_order_at_both_ends() {
     let (leader, address, mut at_leader) = listening().await;
     let (sender, mut at_follower) = mpsc::channel(64);
-    let follower = Link::start(Endpoint::Connect(address.to_string()), times(), sender).await.unwrap();
+    let follower = Link::start(Endpoint::Connect(address.to_string()), times(), None, sender).await.unwrap();
     expect_connected(&mut at_follower).await;
     assert!(follower.send(b"one".to_vec()));
     expect_connected(&mut at_leader).await;
@@ -162,7 +163,7 @@ async fn a_cut_link_comes_back_by_itself_and_forgets_what_was_queued() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (sender, mut events) = mpsc::channel(64);
     let endpoint = Endpoint::Connect(listener.local_addr().unwrap().to_string());
-    let link = Link::start(endpoint, times(), sender).await.unwrap();
+    let link = Link::start(endpoint, times(), None, sender).await.unwrap();
     let (first, _) = timeout(DEADLINE, listener.accept()).await.unwrap().unwrap();
     expect_connected(&mut events).await;
     drop(first);

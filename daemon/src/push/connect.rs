@@ -2,26 +2,46 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::report::Failure;
-use crate::config::{HostPort, is_loopback};
+use crate::config::{HostPort, KmsEndpoint, is_loopback};
+use crate::tls::{Tls, Wire};
 
 /// Most addresses of a name that are tried.
 const MOST_ADDRESSES: usize = 8;
 
-/// Connects within `deadline`, to loopback only unless `beyond_loopback`.
+/// Where plain text may go, and what makes it more than that.
+#[derive(Clone, Debug)]
+pub(super) struct Transport {
+    /// Connections without TLS may leave this machine.
+    pub(super) beyond_loopback: bool,
+    /// Certificates.
+    pub(super) tls: Option<Arc<Tls>>,
+}
+
+/// Connects within `deadline`: over TLS to whoever the endpoint names, otherwise to loopback only unless it may be beyond.
 pub(super) async fn connect(
-    server: HostPort,
-    beyond_loopback: bool,
+    endpoint: KmsEndpoint,
+    transport: Transport,
     deadline: Duration,
-) -> Result<TcpStream, Failure> {
-    timeout(deadline, try_addresses(&server, beyond_loopback, deadline))
-        .await
-        .unwrap_or(Err(Failure::ConnectDeadline))
+) -> Result<Wire, Failure> {
+    let KmsEndpoint { secure, server, .. } = endpoint;
+    let connect = async {
+        let stream = try_addresses(&server, secure || transport.beyond_loopback, deadline).await?;
+        match (secure, transport.tls) {
+            (false, _) => Ok(Wire::Plain(stream)),
+            (true, None) => Err(Failure::Untrusted("there are no certificates, see [tls]".to_owned())),
+            (true, Some(tls)) => {
+                tls.connect_kms(stream, &server).await.map_err(|error| Failure::Untrusted(error.to_string()))
+            }
+        }
+    };
+    timeout(deadline, connect).await.unwrap_or(Err(Failure::ConnectDeadline))
 }
 
 async fn try_addresses(

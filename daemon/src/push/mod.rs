@@ -24,11 +24,16 @@ mod sender;
 mod task;
 mod window;
 
+use std::sync::Arc;
+
 use tokio::sync::mpsc;
 
 use crate::config;
 use crate::interface::KeyStreamId;
+use crate::tls::Tls;
 use crate::vault::{Locking, VaultError};
+
+use self::connect::Transport;
 
 pub use self::answer::AnswerError;
 pub use self::counters::CountersSnapshot;
@@ -68,22 +73,23 @@ pub enum SpawnError {
 #[derive(Clone, Debug)]
 pub struct Pusher {
     settings: config::Push,
-    beyond_loopback: bool,
+    transport: Transport,
     locking: Locking,
     reports: mpsc::Sender<Report>,
 }
 
 impl Pusher {
-    /// All streams report to `reports`. A full queue delays reports, which are merged meanwhile, and nothing else.
+    /// KMSs whose endpoints are https are reached with `tls`. All streams report to `reports`. A full queue delays reports, which are merged meanwhile, and nothing else.
     #[must_use]
     pub fn new(
         settings: config::Push,
         transport: &config::Transport,
+        tls: Option<Arc<Tls>>,
         locking: Locking,
         reports: mpsc::Sender<Report>,
     ) -> Self {
         let beyond_loopback = transport.plain_text_beyond_loopback_gives_keys_away;
-        Self { settings, beyond_loopback, locking, reports }
+        Self { settings, transport: Transport { beyond_loopback, tls }, locking, reports }
     }
 
     /// Starts the task of one key stream; call it within a tokio runtime. Nothing is connected before there is

@@ -89,6 +89,9 @@ pub enum Failure {
     /// The connection was not made.
     #[error("the KMS does not take a connection: {0}")]
     Unconnected(String),
+    /// It is not the KMS, or does not take this module for what it is.
+    #[error("no TLS connection with the KMS: {0}")]
+    Untrusted(String),
     /// Neither name nor connection in time.
     #[error("the KMS did not take a connection in time")]
     ConnectDeadline,

@@ -7,20 +7,20 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::PollSender;
 
 use super::answer::{AnswerError, AnswerReader};
 use super::buffer::{ReceiveBuffer, SendBuffer, buffers};
-use super::connect::connect;
+use super::connect::{Transport, connect};
 use super::counters::add;
 use super::handle::{Command, Reins, StopHow, StopOrder};
 use super::report::{Failure, Report, Stopped};
 use super::sender::Sender;
 use super::{Pusher, StreamPush, excerpt};
 use crate::config;
+use crate::tls::Wire;
 use crate::vault::VaultError;
 
 /// Commands that are taken before the socket is looked at again.
@@ -30,7 +30,7 @@ const LAST_REPORT_PATIENCE: Duration = Duration::from_secs(5);
 /// When the timer rings while there is nothing to wait for.
 const IDLE: Duration = Duration::from_secs(3600);
 
-type Connecting = Pin<Box<dyn Future<Output = Result<TcpStream, Failure>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<Wire, Failure>> + Send>>;
 
 enum Link {
     None,
@@ -39,7 +39,9 @@ enum Link {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Wire,
+    /// Something that was written may still lie in the stream's own buffers.
+    unflushed: bool,
     reader: AnswerReader,
     /// It has brought a 2xx answer.
     progressed: bool,
@@ -50,7 +52,7 @@ struct Connection {
 enum Event {
     Stop(Option<StopOrder>),
     Command(Option<Command>),
-    Connected(Result<TcpStream, Failure>),
+    Connected(Result<Wire, Failure>),
     Read(io::Result<usize>),
     Wrote(io::Result<usize>),
     ReportsHaveRoom,
@@ -66,7 +68,7 @@ struct Ending {
 pub(super) struct Task {
     what: StreamPush,
     settings: config::Push,
-    beyond_loopback: bool,
+    transport: Transport,
     sender: Sender,
     link: Link,
     send: SendBuffer,
@@ -87,7 +89,7 @@ impl Task {
         Ok(Self {
             what,
             settings: pusher.settings.clone(),
-            beyond_loopback: pusher.beyond_loopback,
+            transport: pusher.transport.clone(),
             sender,
             link: Link::None,
             send,
@@ -176,8 +178,8 @@ impl Task {
             Link::None => {
                 if self.sender.has_work(now) {
                     let deadline = Duration::from_millis(u64::from(self.settings.connect_deadline_ms));
-                    let server = self.what.endpoint.server.clone();
-                    self.link = Link::Connecting(Box::pin(connect(server, self.beyond_loopback, deadline)));
+                    let (endpoint, transport) = (self.what.endpoint.clone(), self.transport.clone());
+                    self.link = Link::Connecting(Box::pin(connect(endpoint, transport, deadline)));
                 }
             }
             Link::Connecting(_) => {}
@@ -233,6 +235,14 @@ impl Task {
                 {
                     return Poll::Ready(Event::Wrote(result));
                 }
+                if connection.unflushed
+                    && let Poll::Ready(result) = Pin::new(&mut connection.stream).poll_flush(cx)
+                {
+                    connection.unflushed = false;
+                    if let Err(error) = result {
+                        return Poll::Ready(Event::Wrote(Err(error)));
+                    }
+                }
                 if let Poll::Ready(result) = poll_read(&mut connection.stream, &mut self.receive, cx) {
                     return Poll::Ready(Event::Read(result));
                 }
@@ -260,12 +270,18 @@ impl Task {
         self.timer.as_mut().poll(cx).map(|()| Event::Timer)
     }
 
-    fn connected(&mut self, result: Result<TcpStream, Failure>, now: Instant) {
+    fn connected(&mut self, result: Result<Wire, Failure>, now: Instant) {
         match result {
             Ok(stream) => {
                 add(&self.reins.shared.counters.connections, 1);
                 let reader = AnswerReader::new(excerpt::allowed(self.what.chunk_size));
-                self.link = Link::Open(Connection { stream, reader, progressed: false, unwritable: None });
+                self.link = Link::Open(Connection {
+                    stream,
+                    unflushed: false,
+                    reader,
+                    progressed: false,
+                    unwritable: None,
+                });
             }
             Err(why) => {
                 add(&self.reins.shared.counters.connections_failed, 1);
@@ -281,6 +297,9 @@ impl Task {
             Ok(octets) => {
                 add(&self.reins.shared.counters.octets_sent, octets as u64);
                 self.send.wrote(octets);
+                if let Link::Open(connection) = &mut self.link {
+                    connection.unflushed = true;
+                }
                 return;
             }
             Err(error) => Failure::Broken(error.to_string()),
@@ -322,7 +341,7 @@ impl Task {
             }
             if self.sender.is_in_flight() || !self.send.is_empty() {
                 // What the KMS has not got yet must not be sent any more behind our back.
-                let _ = connection.stream.set_zero_linger();
+                let _ = connection.stream.socket().set_zero_linger();
             }
             let progressed = connection.progressed;
             drop(connection);
@@ -361,7 +380,7 @@ fn understand(
 }
 
 fn poll_read(
-    stream: &mut TcpStream,
+    stream: &mut Wire,
     receive: &mut ReceiveBuffer,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<usize>> {

@@ -133,7 +133,7 @@ impl World {
     }
 
     pub(crate) fn get_key(&mut self, end: usize, stream: KeyStreamId, index: Option<u32>) -> Verdict {
-        self.call(end, Call::GetKey(GetKey { stream, index }), Asked::GetKey(stream))
+        self.call(end, Call::GetKey(GetKey { kms: None, stream, index }), Asked::GetKey(stream))
     }
 
     pub(crate) fn some_get_key(&mut self) -> Verdict {
@@ -153,6 +153,6 @@ impl World {
     }
 
     pub(crate) fn close(&mut self, end: usize, stream: KeyStreamId) -> Verdict {
-        self.call(end, Call::Close(Close { stream }), Asked::Close(stream))
+        self.call(end, Call::Close(Close { kms: None, stream }), Asked::Close(stream))
     }
 }

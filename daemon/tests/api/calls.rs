@@ -63,7 +63,8 @@ fn get_key_and_close_are_taken_as_post_too() {
     assert_eq!(client.ask("POST", GET_KEY, &stream_body()).http, 205);
     assert_eq!(client.ask("POST", CLOSE, &stream_body()).http, 204);
     let stream = chosen();
-    let expected = [Call::GetKey(GetKey { stream, index: None }), Call::Close(Close { stream })];
+    let expected =
+        [Call::GetKey(GetKey { kms: None, stream, index: None }), Call::Close(Close { kms: None, stream })];
     assert_eq!(module.calls(), expected);
 }
 
@@ -100,7 +101,7 @@ fn every_member_reaches_the_key_agreement() {
                 metadata_mimetype: None,
             },
         }),
-        Call::GetKey(GetKey { stream: chosen(), index: Some(u32::MAX) }),
+        Call::GetKey(GetKey { kms: None, stream: chosen(), index: Some(u32::MAX) }),
     ];
     assert_eq!(module.calls(), expected);
 }
@@ -120,7 +121,7 @@ fn null_says_the_same_as_absence() {
     assert_eq!(client.ask("GET", GET_KEY, &body.to_string()).http, 205);
     let calls = module.calls();
     assert_eq!(calls[0], calls[1]);
-    assert_eq!(calls[2], Call::GetKey(GetKey { stream: chosen(), index: None }));
+    assert_eq!(calls[2], Call::GetKey(GetKey { kms: None, stream: chosen(), index: None }));
 }
 
 #[test]

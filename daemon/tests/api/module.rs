@@ -73,7 +73,8 @@ impl Module {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
-                let (server, handle) = api::serve(settings, listener, port, &Pulses::default()).unwrap();
+                let (server, handle) =
+                    api::serve(settings, listener, None, port, &Pulses::default()).unwrap();
                 ready.send(handle).unwrap();
                 let agreement = async move {
                     let mut kept = Vec::new();

@@ -55,9 +55,9 @@ impl Stream {
     pub(crate) fn start(host: &str, port: u16, chunk_size: u32, first: u64, settings: Push) -> Self {
         let (sender, reports) = mpsc::channel(64);
         let transport = Transport { plain_text_beyond_loopback_gives_keys_away: false };
-        let pusher = Pusher::new(settings, &transport, Locking::Preferred, sender);
+        let pusher = Pusher::new(settings, &transport, None, Locking::Preferred, sender);
         let server = HostPort { host: host.to_owned(), port };
-        let endpoint = KmsEndpoint { server, path: KEY_MATERIAL_PATH.to_owned() };
+        let endpoint = KmsEndpoint { secure: false, server, path: KEY_MATERIAL_PATH.to_owned() };
         let handle = pusher.spawn(StreamPush { stream: STREAM, endpoint, chunk_size, first }).unwrap();
         let vault = Vault::new(8 << 20, Locking::Preferred).unwrap();
         Self { vault, handle: Some(handle), reports, first, chunk_size }

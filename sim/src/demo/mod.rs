@@ -56,6 +56,9 @@ pub struct Args {
     /// Key streams, all of them at once.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     streams: u32,
+    /// Without TLS, which otherwise protects every link with certificates that are made for the run.
+    #[arg(long)]
+    plain: bool,
     /// Let nothing go wrong.
     #[arg(long)]
     no_trouble: bool,
@@ -96,6 +99,7 @@ impl Args {
             streams: self.streams,
             largest_chunk: self.chunk_size,
             vault_bytes: VAULT_BYTES,
+            tls: !self.plain,
             ..Script::default()
         };
         let [both, _, b] = &mut script.kms;
@@ -189,8 +193,11 @@ async fn stage(args: &Args) -> Result<bool, DemoError> {
 async fn play(args: &Args, places: &Places, cast: &mut Cast) -> Result<bool, DemoError> {
     let say = Say { json: args.json };
     say.text(&format!(
-        "two cards, two daemons and two KMSs are up; {} key stream(s) of {}-octet chunks, link at {} bit/s",
-        args.streams, args.chunk_size, args.rate
+        "two cards, two daemons and two KMSs are up, {}; {} key stream(s) of {}-octet chunks, link at {} bit/s",
+        if args.plain { "without TLS" } else { "with TLS between them" },
+        args.streams,
+        args.chunk_size,
+        args.rate
     ));
     let mut picture = Picture::default();
     let mut memory = Memory::default();

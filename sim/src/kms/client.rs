@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::secure::{Tls, Wire};
+
 /// Most octets of an answer, head and body.
 const LARGEST_ANSWER: usize = 256 << 10;
 /// Most header fields of an answer.
@@ -15,7 +17,9 @@ const MOST_FIELDS: usize = 64;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     /// The base URL cannot be used.
-    #[error("`{0}` cannot be used as the QKD module's base URL: write http://HOST:PORT")]
+    #[error(
+        "`{0}` cannot be used as the QKD module's base URL: write http://HOST:PORT, or https://HOST:PORT with --certificate"
+    )]
     Url(String),
     /// No connection, or it broke.
     #[error("the connection to {authority} failed: {source}")]
@@ -58,16 +62,22 @@ pub(crate) struct Server {
     authority: String,
     address: String,
     prefix: String,
+    tls: Option<Tls>,
 }
 
 impl Server {
-    /// Takes a URL such as `http://127.0.0.1:8001`, with or without a path before the interface's own.
+    /// Takes a URL such as `http://127.0.0.1:8001`, with or without a path before the interface's own. One of https needs
+    /// `tls`.
     ///
     /// # Errors
     /// [`CallError::Url`].
-    pub(crate) fn new(url: &str) -> Result<Self, CallError> {
+    pub(crate) fn new(url: &str, tls: Option<Tls>) -> Result<Self, CallError> {
         let wrong = || CallError::Url(url.to_owned());
-        let rest = url.strip_prefix("http://").ok_or_else(wrong)?;
+        let (rest, tls, port) = match (url.strip_prefix("https://"), url.strip_prefix("http://"), tls) {
+            (Some(rest), _, Some(tls)) => (rest, Some(tls), 443),
+            (_, Some(rest), _) => (rest, None, 80),
+            _ => return Err(wrong()),
+        };
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         if authority.is_empty()
             || url.contains(|c: char| c.is_whitespace() || c.is_control() || "@?#".contains(c))
@@ -76,10 +86,10 @@ impl Server {
         }
         // A bracketed IPv6 address has colons of its own.
         let has_port = authority.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-        let address = if has_port { authority.to_owned() } else { format!("{authority}:80") };
+        let address = if has_port { authority.to_owned() } else { format!("{authority}:{port}") };
         let prefix = path.trim_end_matches('/');
         let prefix = if prefix.is_empty() { String::new() } else { format!("/{prefix}") };
-        Ok(Self { authority: authority.to_owned(), address, prefix })
+        Ok(Self { authority: authority.to_owned(), address, prefix, tls })
     }
 
     /// Sends `body` as JSON and waits for the whole answer, at most `deadline` long.
@@ -112,8 +122,16 @@ impl Server {
 
     async fn exchange(&self, request: &[u8]) -> Result<Reply, CallError> {
         let io = |source| CallError::Io { authority: self.authority.clone(), source };
-        let mut connection = TcpStream::connect(&self.address).await.map_err(io)?;
+        let stream = TcpStream::connect(&self.address).await.map_err(io)?;
+        let mut connection = match &self.tls {
+            None => Wire::Plain(stream),
+            Some(tls) => {
+                let host = self.address.rsplit_once(':').map_or(self.address.as_str(), |(host, _)| host);
+                tls.connect(stream, host).await.map_err(io)?
+            }
+        };
         connection.write_all(request).await.map_err(io)?;
+        connection.flush().await.map_err(io)?;
         let mut read = Vec::with_capacity(1024);
         let mut ended = false;
         loop {
@@ -245,11 +263,11 @@ mod tests {
             "http://a b",
             "http://a\r\nX:",
         ] {
-            assert!(Server::new(wrong).is_err(), "{wrong}");
+            assert!(Server::new(wrong, None).is_err(), "{wrong}");
         }
-        let server = Server::new("http://a/base/").expect("good");
+        let server = Server::new("http://a/base/", None).expect("good");
         assert_eq!((server.address.as_str(), server.prefix.as_str()), ("a:80", "/base"));
-        assert_eq!(Server::new("http://[::1]").expect("good").address, "[::1]:80");
-        assert_eq!(Server::new("http://[::1]:99").expect("good").address, "[::1]:99");
+        assert_eq!(Server::new("http://[::1]", None).expect("good").address, "[::1]:80");
+        assert_eq!(Server::new("http://[::1]:99", None).expect("good").address, "[::1]:99");
     }
 }

@@ -34,6 +34,7 @@ pub use trouble::{Kind, Trouble, duration};
 use crate::history::now;
 use crate::history::record::{Header, Line, VERSION};
 use crate::history::write::Recorder;
+use crate::secure::{BadFile, Tls, TlsArgs};
 use driver::{Driver, Seats};
 use journal::Journal;
 use receiver::Receiver;
@@ -57,7 +58,7 @@ pub struct Args {
     /// Address to receive key-material on; port 0 takes a free one. Printed as `listening ADDRESS`.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
     listen: SocketAddr,
-    /// Base URL of the QKD module, such as http://127.0.0.1:8001.
+    /// Base URL of the QKD module, such as http://127.0.0.1:8001, or https with --certificate.
     #[arg(long, value_name = "URL")]
     module: String,
     /// URI of the source KMS.
@@ -87,6 +88,8 @@ pub struct Args {
     /// Open a new stream for each that the modules have ended, or join the next one whose ID comes in the file.
     #[arg(long, requires = "reopens")]
     reopen: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
     #[command(flatten)]
     qos: QosArgs,
     /// Ask again where the quality of service cannot be met, until patience ends: the module may not know the link's rate
@@ -155,6 +158,8 @@ enum KmsError {
     HistoryLost { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Module(#[from] client::CallError),
+    #[error(transparent)]
+    Certificates(#[from] BadFile),
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot learn the key stream IDs: {0}")]
@@ -187,7 +192,8 @@ pub fn run(args: Args) -> ExitCode {
 
 async fn serve(args: Args) -> Result<bool, KmsError> {
     let mut signals = Signals::new().map_err(KmsError::Signals)?;
-    let server = client::Server::new(&args.module)?;
+    let tls = Tls::read(&args.tls)?;
+    let server = client::Server::new(&args.module, tls.clone())?;
     let recorder = match &args.history {
         None => None,
         Some(path) => {
@@ -222,7 +228,7 @@ async fn serve(args: Args) -> Result<bool, KmsError> {
         follow_troubles(path, Arc::clone(&receiver))
             .map_err(|source| KmsError::Troubles { path: path.clone(), source })?;
     }
-    let (http, http_handle, bound) = receiver::serve(Arc::clone(&receiver), args.listen)
+    let (http, http_handle, bound) = receiver::serve(Arc::clone(&receiver), args.listen, tls)
         .map_err(|source| KmsError::Listen { address: args.listen, source })?;
     let http = actix_web::rt::spawn(http);
     report::say(&format!("listening {bound}"));

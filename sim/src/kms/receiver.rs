@@ -2,15 +2,18 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use actix_http::{HttpService, Protocol};
+use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::body::{BodySize, MessageBody};
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::http::StatusCode;
+use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Bytes, Data};
-use actix_web::{App, HttpResponse, HttpServer};
+use actix_web::{App, HttpResponse};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -20,6 +23,7 @@ use super::stream::{Stream, Verdict, Watch};
 use super::trouble::{Kind, Plan, Trouble};
 use crate::history::now;
 use crate::history::record::Invariant;
+use crate::secure::{Tls, Wire};
 
 const PATH: &str = "/api/v1/qkd/etsi004/key-material";
 /// Status of a notice that the other end is closed.
@@ -156,21 +160,43 @@ impl Receiver {
 pub(super) fn serve(
     receiver: Arc<Receiver>,
     address: SocketAddr,
+    tls: Option<Tls>,
 ) -> io::Result<(Server, ServerHandle, SocketAddr)> {
     let data = Data::from(receiver);
-    let server = HttpServer::new(move || {
-        App::new()
+    let listener = TcpListener::bind(address)?;
+    let bound = listener.local_addr()?;
+    let connections = move || {
+        let app = App::new()
             .app_data(Data::clone(&data))
             .app_data(web::PayloadConfig::new(LARGEST_BODY))
-            .service(web::resource(PATH).route(web::post().to(key_material)))
-    })
-    // One worker keeps the requests of all connections in the order in which they were read.
-    .workers(1)
-    .disable_signals()
-    .shutdown_timeout(1)
-    .bind(address)?;
-    let bound = server.addrs().first().copied().ok_or_else(|| io::Error::other("no address was bound"))?;
-    let server = server.run();
+            .service(web::resource(PATH).route(web::post().to(key_material)));
+        let http = HttpService::build().finish(map_config(app, |()| AppConfig::default()));
+        let tls = tls.clone();
+        fn_service(move |stream: TcpStream| {
+            let tls = tls.clone();
+            async move {
+                let client = stream.peer_addr().ok();
+                let wire = match tls {
+                    None => Wire::Plain(stream),
+                    Some(tls) => tls.accept(stream).await.inspect_err(|error| {
+                        log::warn!("a connection was refused in the TLS handshake: {error}");
+                    })?,
+                };
+                if let Some(group) = wire.key_exchange() {
+                    log::info!("key-material comes over TLS, key exchange {group:?}");
+                }
+                Ok((wire, Protocol::Http1, client))
+            }
+        })
+        .and_then(http)
+    };
+    let server = Server::build()
+        // One worker keeps the requests of all connections in the order in which they were read.
+        .workers(1)
+        .disable_signals()
+        .shutdown_timeout(1)
+        .listen("kms", listener, connections)?
+        .run();
     let handle = server.handle();
     Ok((server, handle, bound))
 }

@@ -4,6 +4,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::process::Command;
@@ -12,9 +13,12 @@ use super::configuration::{Daemon, KMS, Peer};
 use super::process::{Process, ProcessError};
 use super::proxy::Proxy;
 use super::{Places, StageError};
+use crate::lab::Lab;
 
 /// Name of the process that simulates the cards.
 pub(crate) const PAIR: &str = "pair";
+/// Days that a run's certificates are good, which is longer than any run.
+const CERTIFICATE_DAYS: u32 = 30;
 /// Longest time until a process is ready. A busy machine takes long.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// Longest time until a process that was asked to has ended.
@@ -37,6 +41,8 @@ pub(crate) struct Script {
     pub(crate) pair: Vec<String>,
     /// What else both KMSs are told, and what each is.
     pub(crate) kms: [Vec<String>; 3],
+    /// Every link has TLS, with certificates that are made for this run.
+    pub(crate) tls: bool,
     /// More of both daemons' configurations.
     pub(crate) more: &'static str,
 }
@@ -72,6 +78,10 @@ impl Cast {
     }
 
     async fn enter(&mut self, script: &Script, places: &Places) -> Result<(), StageError> {
+        if script.tls {
+            let lab = Lab { hosts: [vec![], vec![]], kms: KMS.map(str::to_owned), days: CERTIFICATE_DAYS };
+            lab.write(&certificates(places))?;
+        }
         self.pair.wait_line("ready", "get ready", READY_WITHIN).await?;
         let endpoints = free_ports().map_err(StageError::Ports)?;
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -118,6 +128,7 @@ impl Cast {
             (None, None) => return Err(strange()),
         };
         let socket = places.directory.join(socket);
+        let certificates = certificates(places);
         let daemon = Daemon {
             end,
             socket: &socket,
@@ -127,6 +138,7 @@ impl Cast {
             streams: script.streams,
             largest_chunk: script.largest_chunk,
             vault_bytes: script.vault_bytes,
+            certificates: script.tls.then_some(&certificates),
             more: script.more,
         };
         let path = places.directory.join(format!("{name}.toml"));
@@ -175,6 +187,13 @@ impl Cast {
     }
 }
 
+/// Where the certificates of a run are.
+fn certificates(places: &Places) -> PathBuf {
+    let directory = places.directory.join("certificates");
+    // A configuration has absolute paths only.
+    std::path::absolute(&directory).unwrap_or(directory)
+}
+
 fn start_pair(script: &Script, places: &Places) -> Result<Process, ProcessError> {
     let mut command = Command::new(&places.sim);
     command
@@ -199,10 +218,21 @@ fn start_kms(
     let mut command = Command::new(&places.sim);
     let ids = places.directory.join("key-stream-ids");
     let [both, a, b] = &script.kms;
+    let module = format!("{}://{}", if script.tls { "https" } else { "http" }, address.api);
+    if script.tls {
+        let (certificates, name) = (certificates(places), if end == 0 { "kms-a" } else { "kms-b" });
+        command
+            .arg("--certificate")
+            .arg(certificates.join(format!("{name}.pem")))
+            .arg("--certificate-key")
+            .arg(certificates.join(format!("{name}.key")))
+            .arg("--authorities")
+            .arg(certificates.join("authority.pem"));
+    }
     command
         .args(["kms", "--json", "--key", "positional", "--source", KMS[0], "--destination", KMS[1]])
         .args(["--streams", &script.streams.to_string()])
-        .args(["--listen", &address.endpoint.to_string(), "--module", &format!("http://{}", address.api)])
+        .args(["--listen", &address.endpoint.to_string(), "--module", &module])
         .arg("--history")
         .arg(places.history(end))
         .args(both);

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
+use crate::lab::Lab;
+
 /// URI of the KMS at each end.
 pub(super) const KMS: [&str; 2] = ["kms://a.example", "kms://b.example"];
 
@@ -24,6 +26,8 @@ pub(super) struct Daemon<'a> {
     pub(super) streams: u32,
     pub(super) largest_chunk: u32,
     pub(super) vault_bytes: u64,
+    /// Directory of the laboratory's certificates, where every link has TLS.
+    pub(super) certificates: Option<&'a Path>,
     /// Further tables.
     pub(super) more: &'a str,
 }
@@ -37,14 +41,30 @@ impl Daemon<'_> {
             Peer::Listen(address) => format!("listen = \"{address}\""),
             Peer::Connect(address) => format!("connect = \"{address}\""),
         };
-        let socket = toml::Value::String(self.socket.to_string_lossy().into_owned());
+        let quoted = |path: &Path| toml::Value::String(path.to_string_lossy().into_owned());
+        let socket = quoted(self.socket);
+        let (mut scheme, mut peer_name, mut kms_names, mut tls) =
+            ("http", String::new(), String::new(), String::new());
+        if let Some(directory) = self.certificates {
+            scheme = "https";
+            peer_name = format!("certificate_name = \"{}\"\n", Lab::module_name(1 - self.end.min(1)));
+            kms_names = format!("certificate_names = [\"URI:{own}\"]\n");
+            let file = |name: String| quoted(&directory.join(name));
+            let module = if self.end == 0 { "module-a" } else { "module-b" };
+            tls = format!(
+                "[tls]\ncertificate = {}\nkey = {}\nauthorities = {}\n",
+                file(format!("{module}.pem")),
+                file(format!("{module}.key")),
+                file("authority.pem".into())
+            );
+        }
         format!(
             "[module]\nname = \"{name}\"\nrole = \"{role}\"\n\
              [card]\nsocket = {socket}\naccept_test_key = true\n\
              [api]\nlisten = \"{api}\"\nmost_connections = {connections}\nmost_waiting_calls = {connections}\n\
              most_connections_per_address = {connections}\nmost_waiting_calls_per_kms = {connections}\n\
-             [peer]\n{peer}\nkms = [\"{other}\"]\n\
-             [[kms]]\nuri = \"{own}\"\nendpoint = \"http://{endpoint}\"\n\
+             [peer]\n{peer}\n{peer_name}kms = [\"{other}\"]\n\
+             [[kms]]\nuri = \"{own}\"\nendpoint = \"{scheme}://{endpoint}\"\n{kms_names}{tls}\
              [streams]\nmost_streams = {streams}\nmost_per_kms = {streams}\nmost_half_open_per_kms = {streams}\n\
              largest_chunk_size = {largest}\n\
              # Test key only: nothing is lost where the user may not lock so much memory.\n\
@@ -76,6 +96,7 @@ mod tests {
             streams: 3,
             largest_chunk: 32,
             vault_bytes: 64 << 20,
+            certificates: (end == 1).then_some(Path::new("/lab")),
             more: "[push]\nanswer_deadline_ms = 800\n",
         };
         let a: toml::Value = toml::from_str(&daemon(0, Peer::Listen(address(6))).toml()).expect("TOML");
@@ -87,6 +108,10 @@ mod tests {
         );
         assert_eq!(a["peer"]["listen"].as_str(), Some("127.0.0.1:6"));
         assert_eq!(b["peer"]["connect"].as_str(), Some("127.0.0.1:7"));
+        assert!(a.get("tls").is_none() && a["kms"][0].get("certificate_names").is_none());
+        assert_eq!(b["tls"]["key"].as_str(), Some("/lab/module-b.key"));
+        assert_eq!(b["peer"]["certificate_name"].as_str(), Some("module-a.qkd.test"));
+        assert_eq!(b["kms"][0]["endpoint"].as_str(), Some("https://127.0.0.1:9"));
         assert_eq!(b["push"]["answer_deadline_ms"].as_integer(), Some(800));
         assert_eq!(a["peer"]["kms"][0], b["kms"][0]["uri"]);
         assert_eq!(b["peer"]["kms"][0], a["kms"][0]["uri"]);

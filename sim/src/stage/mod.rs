@@ -37,6 +37,8 @@ pub(crate) enum StageError {
     #[error("qkdd said it is ready, but not as expected: `{line}`")]
     Strange { line: String },
     #[error(transparent)]
+    Certificates(#[from] crate::lab::LabError),
+    #[error(transparent)]
     Process(#[from] ProcessError),
     #[error("interrupted")]
     Interrupted,

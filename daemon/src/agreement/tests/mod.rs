@@ -10,6 +10,7 @@ mod endings;
 mod handshake;
 mod hostile_peer;
 mod limits;
+mod owners;
 mod parts;
 mod restart;
 mod restarts;

@@ -231,11 +231,11 @@ impl Ends {
     }
 
     pub(super) fn get_key(&mut self, end: usize, stream: KeyStreamId, index: Option<u32>) -> u64 {
-        self.call(end, Call::GetKey(GetKey { stream, index }))
+        self.call(end, Call::GetKey(GetKey { kms: None, stream, index }))
     }
 
     pub(super) fn close(&mut self, end: usize, stream: KeyStreamId) -> u64 {
-        self.call(end, Call::Close(Close { stream }))
+        self.call(end, Call::Close(Close { kms: None, stream }))
     }
 
     /// A stream that both KMSs have opened and want.

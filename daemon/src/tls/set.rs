@@ -1,0 +1,148 @@
+//! One set of certificates, key and authorities, ready for use on every link.
+
+use std::sync::Arc;
+
+use rustls::client::{Resumption, WebPkiServerVerifier};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
+use rustls::version::TLS13;
+use rustls::{ClientConfig, NamedGroup, RootCertStore, ServerConfig};
+
+use super::TlsError;
+use super::files::{Expiry, Named};
+use super::provider::Providers;
+use crate::config;
+
+/// What is spoken on the API and towards KMSs.
+const HTTP: &[u8] = b"http/1.1";
+/// What is spoken between daemons. It keeps a connection for one from being led to the other.
+pub(super) const PEER: &[u8] = b"qkd-peer";
+
+/// For one place that accepts connections.
+#[derive(Debug)]
+pub(super) struct Accepting {
+    allowed: Arc<ServerConfig>,
+    hybrid: Option<Arc<ServerConfig>>,
+}
+
+impl Accepting {
+    /// For a client that offers these groups: the hybrid one wherever it offers it, in whatever place.
+    pub(super) fn for_client(&self, offered: Option<&[NamedGroup]>) -> Arc<ServerConfig> {
+        let can = offered.is_some_and(|groups| groups.contains(&NamedGroup::X25519MLKEM768));
+        Arc::clone(self.hybrid.as_ref().filter(|_| can).unwrap_or(&self.allowed))
+    }
+}
+
+/// Everything that was read at one time.
+#[derive(Debug)]
+pub(super) struct Set {
+    /// Where KMSs call.
+    pub(super) api: Accepting,
+    /// Where the other daemon connects.
+    pub(super) peer: Accepting,
+    /// Towards the other daemon.
+    pub(super) to_peer: Arc<ClientConfig>,
+    /// Towards KMSs.
+    pub(super) to_kms: Arc<ClientConfig>,
+    pub(super) expiries: Vec<Expiry>,
+}
+
+/// What this daemon shows of itself.
+struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    revoked: Vec<CertificateRevocationListDer<'static>>,
+    providers: Providers,
+}
+
+impl Set {
+    /// Reads all files.
+    ///
+    /// # Errors
+    /// See [`TlsError`].
+    pub(super) fn read(config: &config::Tls, providers: &Providers) -> Result<Self, TlsError> {
+        let mut expiries = Vec::new();
+        let named = |setting, file| Named { setting, file };
+        let identity = Identity {
+            chain: named("certificate", &config.certificate).certificates(&mut expiries)?,
+            key: named("key", &config.key).key()?,
+            revoked: match &config.revocation_lists {
+                None => Vec::new(),
+                Some(file) => named("revocation_lists", file).revocation_lists(&mut expiries)?,
+            },
+            providers: providers.clone(),
+        };
+        let mut roots = |setting, file| {
+            let mut found = Vec::new();
+            let store = named(setting, file).authorities(&mut found)?;
+            expiries.extend(found.into_iter().filter(|new| !expiries.contains(new)).collect::<Vec<_>>());
+            Ok(Arc::new(store))
+        };
+        let clients = roots("client_authorities", &config.client_authorities)?;
+        let kms = roots("kms_authorities", &config.kms_authorities)?;
+        let peer = roots("peer_authorities", &config.peer_authorities)?;
+        Ok(Self {
+            api: identity.accepting(&clients, HTTP)?,
+            peer: identity.accepting(&peer, PEER)?,
+            to_peer: identity.connecting(&peer, PEER)?,
+            to_kms: identity.connecting(&kms, HTTP)?,
+            expiries,
+        })
+    }
+}
+
+fn unusable(why: impl ToString) -> TlsError {
+    TlsError::Unusable(why.to_string())
+}
+
+impl Identity {
+    fn accepting(&self, roots: &Arc<RootCertStore>, speaks: &[u8]) -> Result<Accepting, TlsError> {
+        let config = |provider: &Arc<_>| {
+            let mut clients =
+                WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
+            if !self.revoked.is_empty() {
+                // Who is on no list that still holds is refused.
+                clients = clients
+                    .with_crls(self.revoked.iter().cloned())
+                    .only_check_end_entity_revocation()
+                    .enforce_revocation_expiration();
+            }
+            let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
+                .with_protocol_versions(&[&TLS13])
+                .map_err(unusable)?
+                .with_client_cert_verifier(clients.build().map_err(unusable)?)
+                .with_single_cert(self.chain.clone(), self.key.clone_key())
+                .map_err(unusable)?;
+            // A resumed session would not show its certificate again: one that has expired would go on.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+            config.alpn_protocols = vec![speaks.to_vec()];
+            Ok(Arc::new(config))
+        };
+        Ok(Accepting {
+            allowed: config(&self.providers.allowed)?,
+            hybrid: self.providers.hybrid.as_ref().map(config).transpose()?,
+        })
+    }
+
+    fn connecting(&self, roots: &Arc<RootCertStore>, speaks: &[u8]) -> Result<Arc<ClientConfig>, TlsError> {
+        let provider = &self.providers.allowed;
+        let mut servers =
+            WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider));
+        if !self.revoked.is_empty() {
+            servers = servers
+                .with_crls(self.revoked.iter().cloned())
+                .only_check_end_entity_revocation()
+                .enforce_revocation_expiration();
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(provider))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(unusable)?
+            .with_webpki_verifier(servers.build().map_err(unusable)?)
+            .with_client_auth_cert(self.chain.clone(), self.key.clone_key())
+            .map_err(unusable)?;
+        config.resumption = Resumption::disabled();
+        config.alpn_protocols = vec![speaks.to_vec()];
+        Ok(Arc::new(config))
+    }
+}

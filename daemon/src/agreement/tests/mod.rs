@@ -8,6 +8,7 @@
 mod calls;
 mod handshake;
 mod hostile_peer;
+mod limits;
 mod parts;
 mod restart;
 mod restarts;

@@ -237,12 +237,12 @@ fn seeds() -> Vec<Vec<u8>> {
     for harms in [0, 1, 4, 16, 60] {
         for wait in [20, 100, 160, 255] {
             let mut seed = vec![0, 40];
-            seed.extend((0..40).map(|at| if at % 5 == 0 { dice.next().to_le_bytes()[0] } else { 15 }));
+            seed.extend((0..40).map(|at| if at % 5 == 0 { dice.roll().to_le_bytes()[0] } else { 15 }));
             for _ in 0..harms {
                 seed.push(wait);
-                seed.extend(dice.next().to_le_bytes().iter().take(4));
+                seed.extend(dice.roll().to_le_bytes().iter().take(4));
                 seed.pop();
-                seed.push(dice.next().to_le_bytes()[0] % 200);
+                seed.push(dice.roll().to_le_bytes()[0] % 200);
             }
             seeds.push(seed);
         }

@@ -6,7 +6,7 @@ pub struct Dice(pub u64);
 
 impl Dice {
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn roll(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
@@ -15,7 +15,7 @@ impl Dice {
 
     /// A number below `limit`, which is not 0.
     pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
+        (self.roll() % limit.max(1) as u64) as usize
     }
 }
 
@@ -63,7 +63,7 @@ pub fn change(octets: &mut Vec<u8>, other: &[u8], dice: &mut Dice, longest: usiz
             }
             2 => {
                 if let Some(octet) = octets.get_mut(at) {
-                    *octet = dice.next().to_le_bytes()[0];
+                    *octet = dice.roll().to_le_bytes()[0];
                 }
             }
             3 => drop(octets.drain(at..end)),

@@ -38,7 +38,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = (0..2 * attack::KINDS)
         .map(|step| {
             let mut seed = vec![step % 2, 1, 3, 1, 3, 0, 40, 1, 3, step / 2];
-            seed.extend((0..60).map(|_| dice.next().to_le_bytes()[0] % 16));
+            seed.extend((0..60).map(|_| dice.roll().to_le_bytes()[0] % 16));
             seed
         })
         .collect();
@@ -53,7 +53,7 @@ fn seeds() -> Vec<Vec<u8>> {
         }
         seed
     }));
-    seeds.extend((0..24).map(|_| (0..120).map(|_| dice.next().to_le_bytes()[0]).collect()));
+    seeds.extend((0..24).map(|_| (0..120).map(|_| dice.roll().to_le_bytes()[0]).collect()));
     seeds
 }
 

@@ -189,9 +189,7 @@ fn act(mut stream: &TcpStream, deed: Deed, seen: &Seen) -> std::io::Result<()> {
                 stream.set_nonblocking(true)?;
                 let peeked = stream.peek(&mut octet);
                 stream.write_all(b"")?;
-                if let Err(why) = stream.take_error()?.map_or(Ok(()), Err) {
-                    return Err(why);
-                }
+                stream.take_error()?.map_or(Ok(()), Err)?;
                 if matches!(peeked, Ok(0)) {
                     return Ok(());
                 }

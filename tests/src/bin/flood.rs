@@ -129,9 +129,9 @@ fn main() -> ExitCode {
         attack(api.parse().expect("an address"), stream.clone());
     }
     let mut numbers =
-        std::env::args().skip(1).map(|word| word.parse::<f64>().expect("flood [SECONDS] [PAIRS]"));
-    let seconds = numbers.next().unwrap_or(10.0);
-    let pairs = numbers.next().unwrap_or(5.0) as usize;
+        std::env::args().skip(1).map(|word| word.parse::<u32>().expect("flood [SECONDS] [PAIRS]"));
+    let seconds = f64::from(numbers.next().unwrap_or(10));
+    let pairs = numbers.next().unwrap_or(5);
     let (kms_a, kms_b, evil) = (GoodKms::start(), GoodKms::start(), HostileKms::start());
     let cards = Cards::start(&["--weather", "calm", "--rate", "4M"]);
     let more = format!(

@@ -15,4 +15,5 @@ mod parts;
 mod restart;
 mod restarts;
 mod scheduling;
+mod shares;
 mod two_ends;

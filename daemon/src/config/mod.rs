@@ -29,7 +29,8 @@ pub use self::error::{ConfigError, Problem};
 pub use self::reference::reference_markdown;
 pub(crate) use self::rule::excerpt;
 pub use self::settings::{
-    Api, KeyMemory, Kms, Ledger, Log, Module, Notices, Profile, Push, Role, Streams, Transport, Vault,
+    Api, KeyMemory, Kms, Ledger, Log, Module, Notices, Operator, Profile, Push, Role, Streams, Transport,
+    Vault,
 };
 
 /// Most bytes of a configuration file.
@@ -104,6 +105,8 @@ pub struct Config {
     pub streams: Streams,
     /// The memory that holds key.
     pub vault: Vault,
+    /// The socket for operators.
+    pub operator: Operator,
     /// Where the ledger is.
     pub ledger: Ledger,
     /// Pushing key chunks to the KMSs.
@@ -163,6 +166,7 @@ impl Config {
         let transport = reader.section(root);
         let streams = reader.section(root);
         let vault = reader.section(root);
+        let operator = reader.section(root);
         let ledger = reader.section(root);
         let push = reader.section(root);
         let notices = reader.section(root);
@@ -176,6 +180,7 @@ impl Config {
             transport: transport?,
             streams: streams?,
             vault: vault?,
+            operator: operator?,
             ledger: ledger?,
             push: push?,
             notices: notices?,
@@ -187,7 +192,7 @@ impl Config {
 }
 
 /// Every section in the order of the file.
-fn reference() -> [SectionReference; 12] {
+fn reference() -> [SectionReference; 13] {
     [
         Module::reference(),
         CardKeys::reference(),
@@ -197,6 +202,7 @@ fn reference() -> [SectionReference; 12] {
         Transport::reference(),
         Streams::reference(),
         Vault::reference(),
+        Operator::reference(),
         Ledger::reference(),
         Push::reference(),
         Notices::reference(),

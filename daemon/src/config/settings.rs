@@ -313,6 +313,17 @@ section! {
 }
 
 section! {
+    /// The local socket for operators, which qkdctl uses.
+    pub struct Operator in "operator" {
+        /// The socket's path. Without it, it is qkdd.ctl in the directory that systemd gives (RUNTIME_DIRECTORY), or there is
+        /// none.
+        socket: Option<PathBuf> = Optional(FILE);
+        /// Group whose members may ask, beside root and the daemon's own user.
+        group: Option<String> = Optional(NAME);
+    }
+}
+
+section! {
     /// Where this end keeps what was agreed, over restarts: names and numbers, never key.
     pub struct Ledger in "ledger" {
         /// Directory for the ledger alone, on a disk of this host. Without it the one that systemd gives

@@ -29,10 +29,14 @@ use crate::ledger::{FileLedger, Ledger, MemoryLedger};
 use crate::peer::{Endpoint, Link, Times};
 use crate::push::Pusher;
 use crate::vault::{Locking, MemoryKind, Vault};
-use crate::{api, peer};
+use crate::{api, operator, peer};
 
 /// Longest answer of a card's server.
 const CARD_ANSWER: Duration = Duration::from_secs(10);
+/// Operators' requests that may wait.
+const OPERATORS: usize = 8;
+/// Longest wait until operators have taken their answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Messages of the peer and reports of pushers that may wait.
 const QUEUE: usize = 1024;
 
@@ -123,8 +127,22 @@ async fn run_on<B: Backing + Send + 'static>(
     ready(Addresses { api: api_address, peer: link.local_address() });
     supervision.ready();
 
+    let (operator_in, mut operator) = mpsc::channel(OPERATORS);
+    let socket = operator::socket(config.operator.socket.clone());
+    let gate = socket
+        .map(|socket| operator::serve(socket, config.operator.group.as_deref(), operator_in))
+        .transpose()?;
+
     let end = async {
-        let light = first_light::peer_serial(&mut card, &mut calls, &mut supervision, stop.as_mut()).await?;
+        let light = first_light::peer_serial(
+            &mut card,
+            &mut calls,
+            &mut operator,
+            &config.module,
+            &mut supervision,
+            stop.as_mut(),
+        )
+        .await?;
         let Some(peer_serial) = light else {
             supervision.stopping();
             return card.close().map_err(|e| super::CardEnd::NotClosed(e).into());
@@ -134,17 +152,21 @@ async fn run_on<B: Backing + Send + 'static>(
         let settings = agreement_settings(&config, facts, &vault);
         let (reports_in, reports) = mpsc::channel(QUEUE);
         let (stopped_in, stopped) = mpsc::unbounded_channel();
+        let (wiped_in, wiped) = mpsc::unbounded_channel();
         let endpoints: HashMap<_, _> =
             config.kms.iter().map(|kms| (kms.uri.clone(), kms.endpoint.clone())).collect();
         let pusher = Pusher::new(config.push.clone(), &config.transport, locking, reports_in);
         let engine = Engine {
+            module: config.module.name.clone(),
+            vault: vault.clone(),
+            zeroizing: None,
             core: Core::new(settings, durable),
             writer: Writer::start(ledger)?,
             batches: Batches::default(),
             keys: Keys::default(),
-            card: CardPort::start(card, vault, supervision.card.clone())?,
-            streams: Streams::new(pusher, endpoints, stopped_in),
-            inputs: Inputs { calls, peer, reports, stopped },
+            card: CardPort::start(card, vault.clone(), supervision.card.clone())?,
+            streams: Streams::new(pusher, endpoints, stopped_in, wiped_in),
+            inputs: Inputs { calls, peer, reports, stopped, wiped, operator },
             waiting: HashMap::new(),
             next_call: 0,
             orders: std::collections::VecDeque::new(),
@@ -159,6 +181,9 @@ async fn run_on<B: Backing + Send + 'static>(
         engine.run(stop).await
     }
     .await;
+    if let Some(gate) = gate {
+        gate.finish(LAST_ANSWERS).await;
+    }
     server_handle.stop(false).await;
     serving.abort();
     end

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use qkd_daemon::audit::verify;
 use qkd_daemon::operator::protocol::{Answer, LONGEST_LINE, Request, line, parse};
 use qkd_daemon::operator::socket;
 
@@ -33,6 +34,38 @@ enum Command {
     /// Destroys every key in the daemon's memory and in the card, and says so only when both have proven it. All key streams end
     /// at both ends.
     Zeroize,
+    /// The audit record.
+    #[command(subcommand)]
+    Audit(Audit),
+}
+
+#[derive(Debug, Subcommand)]
+enum Audit {
+    /// Verifies a record: that no line was changed, removed, inserted or moved, and that its end was not cut off.
+    Verify {
+        /// Directory of the record, or one file of it, of which only the lines can be held against each other.
+        path: PathBuf,
+    },
+}
+
+fn verify_audit(path: &Path) -> ExitCode {
+    match verify(path) {
+        Ok(verdict) => {
+            println!("whole: lines {} to {}", verdict.first, verdict.last.number);
+            println!("head: {}", verdict.last);
+            if verdict.first > 1 {
+                println!("lines below {} stood in files that are not here", verdict.first);
+            }
+            if !verdict.against_head {
+                println!("whether lines are missing at the end can only be told of the whole directory");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(wrong) => {
+            eprintln!("qkdctl: {wrong}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -40,6 +73,7 @@ fn main() -> ExitCode {
     let request = match args.command {
         Command::Status => Request::Status,
         Command::Zeroize => Request::Zeroize,
+        Command::Audit(Audit::Verify { path }) => return verify_audit(&path),
     };
     let Some(path) = socket(args.socket) else {
         eprintln!("qkdctl: give --socket PATH: operator.socket of the daemon's configuration");

@@ -29,8 +29,8 @@ pub use self::error::{ConfigError, Problem};
 pub use self::reference::reference_markdown;
 pub(crate) use self::rule::excerpt;
 pub use self::settings::{
-    Api, KeyMemory, Kms, Ledger, Log, Module, Notices, Operator, Profile, Push, Role, Streams, Transport,
-    Vault,
+    Api, Audit, KeyMemory, Kms, Ledger, Log, Module, Notices, Operator, Profile, Push, Role, Streams,
+    Transport, Vault,
 };
 
 /// Most bytes of a configuration file.
@@ -107,6 +107,8 @@ pub struct Config {
     pub vault: Vault,
     /// The socket for operators.
     pub operator: Operator,
+    /// The audit record.
+    pub audit: Audit,
     /// Where the ledger is.
     pub ledger: Ledger,
     /// Pushing key chunks to the KMSs.
@@ -167,6 +169,7 @@ impl Config {
         let streams = reader.section(root);
         let vault = reader.section(root);
         let operator = reader.section(root);
+        let audit = reader.section(root);
         let ledger = reader.section(root);
         let push = reader.section(root);
         let notices = reader.section(root);
@@ -181,6 +184,7 @@ impl Config {
             streams: streams?,
             vault: vault?,
             operator: operator?,
+            audit: audit?,
             ledger: ledger?,
             push: push?,
             notices: notices?,
@@ -192,7 +196,7 @@ impl Config {
 }
 
 /// Every section in the order of the file.
-fn reference() -> [SectionReference; 13] {
+fn reference() -> [SectionReference; 14] {
     [
         Module::reference(),
         CardKeys::reference(),
@@ -203,6 +207,7 @@ fn reference() -> [SectionReference; 13] {
         Streams::reference(),
         Vault::reference(),
         Operator::reference(),
+        Audit::reference(),
         Ledger::reference(),
         Push::reference(),
         Notices::reference(),

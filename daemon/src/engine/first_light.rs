@@ -15,8 +15,8 @@ use super::supervision::Supervision;
 use crate::calls::{Answer, Call, Pending};
 use crate::config;
 use crate::interface::Status;
-use crate::operator;
 use crate::operator::protocol::{Answer as OperatorAnswer, Request, Zeroized};
+use crate::operator::{self, FromOperator};
 
 /// Between two looks at the card.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -28,7 +28,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub(super) async fn peer_serial<B: Backing>(
     card: &mut Card<B>,
     calls: &mut mpsc::Receiver<Pending>,
-    operator: &mut mpsc::Receiver<operator::Pending>,
+    operator: &mut mpsc::Receiver<FromOperator>,
     module: &config::Module,
     supervision: &mut Supervision,
     mut stop: Pin<&mut impl Future<Output = ()>>,
@@ -69,7 +69,11 @@ pub(super) async fn peer_serial<B: Backing>(
             tokio::select! {
                 () = &mut stop => return Ok(None),
                 () = sleep_until(look) => break,
-                Some(pending) = operator.recv() => answer_operator(card, module, pending)?,
+                Some(asked) = operator.recv() => {
+                    if let FromOperator::Request(pending) = asked {
+                        answer_operator(card, module, pending)?;
+                    }
+                }
                 Some(pending) = calls.recv() => {
                     // A caller who has gone does not mind.
                     let _ = pending.reply.send(no_link(&pending.call));

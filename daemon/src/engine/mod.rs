@@ -6,6 +6,7 @@
 //! key agreement.
 
 mod aside;
+mod audit;
 mod batches;
 mod card;
 mod clock;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use self::audit::Auditing;
 use self::batches::Batches;
 pub use self::card::CardEnd;
 use self::card::{CardPort, FromCard, ToCard};
@@ -40,8 +42,10 @@ use self::supervision::Supervision;
 use self::writer::Writer;
 use self::zeroize::Zeroizing;
 use crate::agreement::{Action, BlockName, Core, Event, Level, Message, Output, Position};
+use crate::audit::{What, Who};
 use crate::calls::{Answer, Pending};
 use crate::interface::KeyStreamId;
+use crate::operator::FromOperator;
 use crate::peer::{Link, PeerEvent};
 use crate::push::Report;
 use crate::vault::Vault;
@@ -65,7 +69,7 @@ struct Inputs {
     stopped: mpsc::UnboundedReceiver<(KeyStreamId, Position)>,
     /// Pushers that were ended to wipe what they held, one message each.
     wiped: mpsc::UnboundedReceiver<()>,
-    operator: mpsc::Receiver<crate::operator::Pending>,
+    operator: mpsc::Receiver<FromOperator>,
 }
 
 struct Engine {
@@ -90,6 +94,7 @@ struct Engine {
     saying: Saying,
     losses: Losses,
     supervision: Supervision,
+    auditing: Auditing,
     /// An operator has every key destroyed.
     zeroizing: Option<Zeroizing>,
     /// What the core wants, as far as its writes are not under way.
@@ -193,9 +198,13 @@ impl Engine {
 
     fn on_peer(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Connected => self.handle(Event::PeerConnected),
+            PeerEvent::Connected => {
+                self.auditing.note_bounded(Who::Peer, What::PeerConnected, Instant::now());
+                self.handle(Event::PeerConnected);
+            }
             PeerEvent::Disconnected(reason) => {
                 self.saying.say(log::Level::Info, &format!("peer link: {reason}"));
+                self.auditing.note_bounded(Who::Peer, What::PeerDisconnected, Instant::now());
                 self.handle(Event::PeerDisconnected);
             }
             PeerEvent::Frame(frame) => match Message::decode(&frame) {
@@ -212,6 +221,7 @@ impl Engine {
     fn on_call(&mut self, pending: Pending) {
         let id = self.next_call;
         self.next_call += 1;
+        self.auditing.asked(id, &pending.call);
         self.waiting.insert(id, pending.reply);
         self.handle(Event::Call { id, call: pending.call, fresh_stream: KeyStreamId::new_v4() });
     }
@@ -289,13 +299,16 @@ impl Engine {
 
     /// Lets the next write begin, and does what no write is waited for any more.
     fn settle(&mut self) -> Result<(), Failure> {
-        if !self.writer.is_busy() && !self.out.is_empty() {
+        let nothing = self.out.is_empty() && self.auditing.is_empty();
+        if !self.writer.is_busy() && !nothing {
             let Output { writes, actions } = std::mem::take(&mut self.out);
-            if writes.is_empty() {
+            self.auditing.before(&actions);
+            let events = self.auditing.take();
+            if writes.is_empty() && events.is_empty() {
                 self.batches.follow(actions);
             } else {
                 self.batches.begin(actions);
-                self.writer.begin(writes);
+                self.writer.begin(writes, events);
             }
         }
         while let Some(actions) = self.batches.next(self.card.cell_shown()) {
@@ -416,6 +429,12 @@ impl Engine {
                 "the card's thread did not end within {STOPPING:?}; its memory goes with the process"
             );
         }
+        let why = match &end {
+            Ok(()) => "stopped as asked".to_owned(),
+            Err(failure) => failure.to_string(),
+        };
+        let last = self.auditing.end(why);
+        self.writer.last_words(last);
         self.writer.close(deadline.saturating_duration_since(Instant::now()).max(LOOK_AGAIN)).await;
         log::info!("stopped; {} blocks of key that were not used are wiped", self.keys.count());
         self.keys.clear();

@@ -16,8 +16,9 @@ use tokio::time::Instant;
 use super::Engine;
 use super::exit::Failure;
 use crate::agreement::{Event, Role};
-use crate::operator::Pending;
+use crate::audit::{What, Who};
 use crate::operator::protocol::{Answer, Request, Status, Zeroized};
+use crate::operator::{FromOperator, Pending};
 
 /// Longest wait for all confirmations. The card has its own longest time, and may first be in the middle of a reset.
 const LONGEST: Duration = Duration::from_secs(40);
@@ -64,7 +65,15 @@ impl Zeroizing {
 }
 
 impl Engine {
-    pub(super) fn on_operator(&mut self, pending: Pending) {
+    pub(super) fn on_operator(&mut self, asked: FromOperator) {
+        let pending = match asked {
+            FromOperator::Request(pending) => pending,
+            FromOperator::Refused(caller) => {
+                let what = What::Refused { call: "operator".into(), stream: None, status: 0 };
+                self.auditing.note_bounded(Who::Operator(caller.uid), what, Instant::now());
+                return;
+            }
+        };
         let Pending { caller, request, reply } = pending;
         match request {
             Request::Status => {
@@ -74,6 +83,7 @@ impl Engine {
                 Some(under_way) => under_way.replies.push(reply),
                 None => {
                     log::warn!("{caller} has every key destroyed");
+                    self.auditing.note(Who::Operator(caller.uid), What::ZeroizeOrdered);
                     self.zeroize(reply);
                 }
             },
@@ -144,6 +154,7 @@ impl Engine {
                 "every key is destroyed: {blocks} blocks are wiped, the card retains nothing and has proven it, {streams} key \
                  streams have ended"
             );
+            self.auditing.note(Who::Daemon, What::Zeroized { blocks, streams });
             done.answer(&Answer::Zeroized(Zeroized { streams, blocks, card_count }));
             self.card.go_on();
         }
@@ -161,6 +172,7 @@ impl Engine {
                 "NOT proven that every key is destroyed: {why}. The daemon ends, and its memory with it; destroy the card's \
                  key by other means if it has not confirmed"
             );
+            self.auditing.note(Who::Daemon, What::NotZeroized);
             log::error!("{reason}");
             zeroizing.answer(&Answer::Refused { reason });
         }

@@ -14,6 +14,15 @@ pub use self::server::{Gate, OperatorError, serve};
 
 use self::protocol::{Answer, Request};
 
+/// What the engine hears of the operator's socket.
+#[derive(Debug)]
+pub enum FromOperator {
+    /// Somebody who may ask does.
+    Request(Pending),
+    /// Somebody who may not was sent away. It may be left out where there are too many.
+    Refused(Caller),
+}
+
 /// A request that waits for the engine.
 #[derive(Debug)]
 pub struct Pending {

@@ -12,9 +12,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::Pending;
 use super::access::{self, Caller};
 use super::protocol::{Answer, LONGEST_LINE, Request, line, parse};
+use super::{FromOperator, Pending};
 
 /// Connections at once. More wait unaccepted until one ends, which each does within its deadlines.
 const MOST_CONNECTIONS: usize = 8;
@@ -77,7 +77,7 @@ impl Drop for Gate {
 pub fn serve(
     path: PathBuf,
     group: Option<&str>,
-    engine: mpsc::Sender<Pending>,
+    engine: mpsc::Sender<FromOperator>,
 ) -> Result<Gate, OperatorError> {
     let group = match group {
         Some(name) => Some(access::group(name).ok_or_else(|| OperatorError::Group(name.to_owned()))?),
@@ -111,7 +111,7 @@ fn listen(path: &Path, group: Option<Gid>) -> Result<UnixListener, OperatorError
 async fn accept(
     listener: UnixListener,
     group: Option<Gid>,
-    engine: mpsc::Sender<Pending>,
+    engine: mpsc::Sender<FromOperator>,
     places: Arc<Semaphore>,
 ) {
     loop {
@@ -132,7 +132,7 @@ async fn accept(
     }
 }
 
-async fn converse(mut stream: UnixStream, group: Option<Gid>, engine: &mpsc::Sender<Pending>) {
+async fn converse(mut stream: UnixStream, group: Option<Gid>, engine: &mpsc::Sender<FromOperator>) {
     let caller = match Caller::of(&stream) {
         Ok(caller) => caller,
         Err(error) => {
@@ -143,6 +143,8 @@ async fn converse(mut stream: UnixStream, group: Option<Gid>, engine: &mpsc::Sen
     let allowed = tokio::task::spawn_blocking(move || caller.may_ask(group));
     if !timeout(PATIENCE, allowed).await.is_ok_and(|allowed| allowed.unwrap_or(false)) {
         log::warn!("operator's socket: {caller} may not ask");
+        // A full queue loses it; the log has it.
+        let _ = engine.try_send(FromOperator::Refused(caller));
         let reason = format!(
             "{caller} may not ask: only root, the daemon's user and the members of operator.group may"
         );
@@ -160,11 +162,11 @@ async fn converse(mut stream: UnixStream, group: Option<Gid>, engine: &mpsc::Sen
     say(&mut stream, &answer).await;
 }
 
-async fn ask(caller: Caller, request: Request, engine: &mpsc::Sender<Pending>) -> Answer {
+async fn ask(caller: Caller, request: Request, engine: &mpsc::Sender<FromOperator>) -> Answer {
     log::info!("operator's socket: {caller} asks for {request:?}");
     let (reply, answer) = oneshot::channel();
     let asked = timeout(ANSWER, async {
-        engine.send(Pending { caller, request, reply }).await.ok()?;
+        engine.send(FromOperator::Request(Pending { caller, request, reply })).await.ok()?;
         answer.await.ok()
     });
     match asked.await {

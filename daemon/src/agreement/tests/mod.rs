@@ -13,3 +13,4 @@ mod restart;
 mod restarts;
 mod scheduling;
 mod two_ends;
+mod zeroized;

@@ -280,14 +280,19 @@ fn nothing_stays(memory: &str, rate: &str, chunk_size: u32) {
     for module in &ends.modules {
         let _ = module.process.line(kind, DEADLINE);
     }
-    for end in 0..2 {
-        let kms = &ends.kms[end];
+    for kms in &ends.kms {
         kms.wait_until("chunks", |_, answered| answered >= CHUNKS + u64::from(IN_FLIGHT));
+    }
+    for end in 0..2 {
         let seen = ends.look(end, false);
         assert!(seen.acknowledged as u64 >= CHUNKS, "{} chunks", seen.acknowledged);
         assert_eq!(seen.left_behind, BTreeSet::new(), "while key flows, at end {end}");
+    }
+    for kms in &ends.kms {
         kms.hold_back(true);
-        kms.wait_until("chunks to hold back", |received, answered| received >= answered + 8);
+    }
+    for end in 0..2 {
+        ends.kms[end].wait_until("chunks to hold back", |received, answered| received >= answered + 8);
         let until = Instant::now() + DEADLINE;
         // What is sent is wiped as soon as it is written, which may be a moment after it was received.
         let seen = loop {
@@ -313,6 +318,8 @@ fn nothing_stays(memory: &str, rate: &str, chunk_size: u32) {
                 assert_eq!(found, 0, "key lies outside of secret memory, at end {end}");
             }
         }
+    }
+    for kms in &ends.kms {
         kms.hold_back(false);
     }
     ends.close();

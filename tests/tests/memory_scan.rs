@@ -98,6 +98,9 @@ impl Ends {
             // So that nothing but the daemon itself keeps it from leaving a core file.
             command.arg("--core=unlimited:unlimited").arg(daemon).arg("--config").arg(&path);
             command.current_dir(cards.folder.path());
+            let run = cards.folder.path().join(["run-a", "run-b"][end]);
+            std::fs::create_dir(&run).expect("a folder");
+            command.env("RUNTIME_DIRECTORY", run);
             command.env("QKD_CANARY_HEX", hex(&canaries[0]));
             command.env("QKD_CANARY_BASE64", base64_simd::STANDARD.encode_to_string(canaries[1]));
             config.start_as(&mut command)
@@ -277,14 +280,19 @@ fn nothing_stays(memory: &str, rate: &str, chunk_size: u32) {
     for module in &ends.modules {
         let _ = module.process.line(kind, DEADLINE);
     }
-    for end in 0..2 {
-        let kms = &ends.kms[end];
+    for kms in &ends.kms {
         kms.wait_until("chunks", |_, answered| answered >= CHUNKS + u64::from(IN_FLIGHT));
+    }
+    for end in 0..2 {
         let seen = ends.look(end, false);
         assert!(seen.acknowledged as u64 >= CHUNKS, "{} chunks", seen.acknowledged);
         assert_eq!(seen.left_behind, BTreeSet::new(), "while key flows, at end {end}");
+    }
+    for kms in &ends.kms {
         kms.hold_back(true);
-        kms.wait_until("chunks to hold back", |received, answered| received >= answered + 8);
+    }
+    for end in 0..2 {
+        ends.kms[end].wait_until("chunks to hold back", |received, answered| received >= answered + 8);
         let until = Instant::now() + DEADLINE;
         // What is sent is wiped as soon as it is written, which may be a moment after it was received.
         let seen = loop {
@@ -310,6 +318,8 @@ fn nothing_stays(memory: &str, rate: &str, chunk_size: u32) {
                 assert_eq!(found, 0, "key lies outside of secret memory, at end {end}");
             }
         }
+    }
+    for kms in &ends.kms {
         kms.hold_back(false);
     }
     ends.close();
@@ -354,4 +364,50 @@ fn a_daemon_that_does_not_wipe_is_caught_in_the_slots_in_the_vault_and_in_the_se
         let seen = ends.look(end, false);
         assert!(seen.sent_and_kept > 0, "send buffers: {:?}", seen.left_behind);
     }
+}
+
+#[test]
+fn nothing_of_any_key_stays_when_the_operator_was_told_that_it_is_destroyed() {
+    let ends = Ends::start(&program("qkdd"), "locked", "4M", 32);
+    {
+        let (end, run) = (0, "run-a");
+        let kms = &ends.kms[end];
+        kms.wait_until("chunks", |_, answered| answered >= 1_000);
+        kms.hold_back(true);
+        kms.wait_until("chunks to hold back", |received, answered| received >= answered + 8);
+        let seen = ends.look(end, false);
+        assert!(seen.awaiting.0 > 0, "there is no key that could be destroyed");
+        let last = kms
+            .chunks()
+            .into_values()
+            .flat_map(|chunk| cells_in(&chunk))
+            .map(session_of)
+            .max()
+            .expect("cells");
+        let socket = ends.cards.folder.path().join(run).join("qkdd.ctl");
+        let done = Command::new(program("qkdctl"))
+            .arg("--socket")
+            .arg(socket)
+            .arg("zeroize")
+            .output()
+            .expect("it runs");
+        assert!(done.status.success(), "{done:?}");
+        let process = &ends.modules[end].process;
+        process.signal(Signal::SIGSTOP);
+        let scan = Scan::of(process.pid());
+        process.signal(Signal::SIGCONT);
+        let scan = scan.unwrap_or_else(|blind| panic!("{blind}"));
+        let old: Vec<_> = scan
+            .cells
+            .keys()
+            .filter(|cell| !ends.canaries.contains(cell) && session_of(**cell) <= last)
+            .collect();
+        let places: BTreeSet<_> = old.iter().flat_map(|cell| scan.places(cell)).collect();
+        assert!(old.is_empty(), "{} cells of before are left at end {end}: {places:?}", old.len());
+    }
+}
+
+/// The session that a cell is of; later sessions have greater numbers.
+fn session_of(cell: Cell) -> u32 {
+    u32::from_le_bytes(cell[..4].try_into().expect("four octets"))
 }

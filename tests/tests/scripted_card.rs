@@ -82,7 +82,7 @@ fn run(card: &mut Card<VfioUser>, life: &mut Life, watched: bool) -> Result<(), 
     }
     take_all(card, life).map_err(|fault| ("events", fault))?;
     card.stop().map_err(|fault| ("stop", fault))?;
-    card.zeroize().map_err(|fault| ("zeroize", fault))
+    card.zeroize().map(drop).map_err(|fault| ("zeroize", fault))
 }
 
 fn take_all(card: &mut Card<VfioUser>, life: &mut Life) -> Result<(), Fault> {

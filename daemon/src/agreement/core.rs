@@ -89,6 +89,7 @@ impl Core {
             }
             Event::Session { session, previous_blocks: _ } => self.session(now, session, out),
             Event::CardReset => self.holdings.replay_begins(),
+            Event::Zeroized => self.zeroized(now, out),
             Event::Newest { name } => self.holdings.announce(name),
             Event::Link { state, secret_key_rate_bps } => {
                 self.link_changed(Link { state, rate_bps: secret_key_rate_bps }, out);

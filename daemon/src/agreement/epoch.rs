@@ -243,6 +243,30 @@ impl Core {
         self.append(now, Decision::Burn { to: self.durable.mark }, out);
     }
 
+    /// Every key at this end is destroyed. That is as if the ledger were lost: a new epoch begins, which the other end learns
+    /// of in the handshake.
+    pub(super) fn zeroized(&mut self, now: Now, out: &mut Output) {
+        out.say(
+            Level::Warn,
+            format!(
+                "module {} destroys every key: everything that card {} has announced, up to mark {}, is burnt, and a new \
+                 epoch begins",
+                self.settings.module,
+                self.settings.card.serial,
+                self.holdings.above_all()
+            ),
+        );
+        self.hang_up("every key at this end is destroyed; getting in step anew".into(), out);
+        match self.settings.role {
+            Role::Leader => {
+                let epoch = self.durable.epoch.saturating_add(1).max(now.wall_ms);
+                self.begin_epoch(now, epoch, out);
+            }
+            Role::Follower => self.clear_epoch(now, 0, Digest::NONE, out),
+        }
+        out.actions.push(Action::Zeroized);
+    }
+
     /// The follower takes over an epoch that the leader has begun.
     pub(super) fn take_over_epoch(&mut self, now: Now, epoch: u64, out: &mut Output) {
         let card = self.settings.card;

@@ -48,6 +48,9 @@ pub enum Event {
     },
     /// The card was reset and has dropped what it kept; what is in the vault stays usable. A replay follows.
     CardReset,
+    /// Every key at this end is being destroyed, in the vault and in the card: all streams end, and nothing that the card is
+    /// known to have announced is used any more. [`Action::Zeroized`] comes once that is durable.
+    Zeroized,
     /// The newest block that the card has announced, when the engine happens to look.
     Newest {
         /// Its name.
@@ -233,6 +236,8 @@ pub enum Action {
         /// The block.
         block: BlockName,
     },
+    /// What [`Event::Zeroized`] brought about is durable: every [`Action::Deliver`] before this one is void.
+    Zeroized,
     /// A sentence for the log: IDs and numbers, never key.
     Say {
         /// How important.

@@ -30,8 +30,8 @@ pub use self::error::{ConfigError, Problem};
 pub use self::reference::reference_markdown;
 pub(crate) use self::rule::excerpt;
 pub use self::settings::{
-    Api, KeyExchange, KeyMemory, Kms, Ledger, Log, Module, Notices, Profile, Push, Role, Streams, Transport,
-    Vault,
+    Api, Audit, KeyExchange, KeyMemory, Kms, Ledger, Log, Module, Notices, Operator, Profile, Push, Role,
+    Streams, Transport, Vault,
 };
 pub use self::tls::Tls;
 
@@ -111,6 +111,10 @@ pub struct Config {
     pub streams: Streams,
     /// The memory that holds key.
     pub vault: Vault,
+    /// The socket for operators.
+    pub operator: Operator,
+    /// The audit record.
+    pub audit: Audit,
     /// Where the ledger is.
     pub ledger: Ledger,
     /// Pushing key chunks to the KMSs.
@@ -171,6 +175,8 @@ impl Config {
         let transport = reader.section(root);
         let streams = reader.section(root);
         let vault = reader.section(root);
+        let operator = reader.section(root);
+        let audit = reader.section(root);
         let ledger = reader.section(root);
         let push = reader.section(root);
         let notices = reader.section(root);
@@ -185,6 +191,8 @@ impl Config {
             transport: transport?,
             streams: streams?,
             vault: vault?,
+            operator: operator?,
+            audit: audit?,
             ledger: ledger?,
             push: push?,
             notices: notices?,
@@ -196,7 +204,7 @@ impl Config {
 }
 
 /// Every section in the order of the file.
-fn reference() -> [SectionReference; 13] {
+fn reference() -> [SectionReference; 15] {
     [
         Module::reference(),
         CardKeys::reference(),
@@ -207,6 +215,8 @@ fn reference() -> [SectionReference; 13] {
         Transport::reference(),
         Streams::reference(),
         Vault::reference(),
+        Operator::reference(),
+        Audit::reference(),
         Ledger::reference(),
         Push::reference(),
         Notices::reference(),

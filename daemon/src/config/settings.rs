@@ -377,6 +377,28 @@ section! {
 }
 
 section! {
+    /// The local socket for operators, which qkdctl uses.
+    pub struct Operator in "operator" {
+        /// The socket's path. Without it, it is qkdd.ctl in the directory that systemd gives (RUNTIME_DIRECTORY), or there is
+        /// none.
+        socket: Option<PathBuf> = Optional(FILE);
+        /// Group whose members may ask, beside root and the daemon's own user.
+        group: Option<String> = Optional(NAME);
+    }
+}
+
+section! {
+    /// The record of who opened, started, closed, was refused or zeroized: IDs and sizes, never key.
+    pub struct Audit in "audit" {
+        /// Directory for the record alone. Without it, it is the directory audit in the one that systemd gives
+        /// (STATE_DIRECTORY), or else in the ledger's.
+        directory: Option<PathBuf> = Optional(DIRECTORY);
+        /// Files of 4 MiB that are kept; the oldest is removed beyond that.
+        most_files: u32 = integer(64, 2..=10_000, "files");
+    }
+}
+
+section! {
     /// Where this end keeps what was agreed, over restarts: names and numbers, never key.
     pub struct Ledger in "ledger" {
         /// Directory for the ledger alone, on a disk of this host. Without it the one that systemd gives

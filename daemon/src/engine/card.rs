@@ -5,7 +5,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,11 @@ pub(crate) enum FromCard {
     Newest(BlockName),
     /// The card broke the contract and was reset; what it retains comes again.
     Recovered,
+    /// The card has proven that it retains nothing. It is started again at [`CardPort::go_on`].
+    Zeroized {
+        /// Its count of zeroizes since power-on.
+        count: u32,
+    },
     /// The thread has ended and the card is closed. Nothing follows.
     Ended(Result<(), CardEnd>),
 }
@@ -68,6 +73,9 @@ pub enum CardEnd {
     /// The operating system wants the card back.
     #[error("the operating system asked for the card to be released; it is stopped and wiped")]
     RemovalRequested,
+    /// An operator had every key destroyed, and the card has not proven that it did.
+    #[error("the card has not proven that it destroyed its keys: {0}; it is not used any more")]
+    NotZeroized(Fault),
     /// Faults that resets did not mend.
     #[error("the card is out of order: {0}")]
     OutOfOrder(Fault),
@@ -109,12 +117,20 @@ struct Cell {
     shown: AtomicU64,
 }
 
+/// The operator's order to destroy every key. It waits behind no other.
+#[derive(Debug, Default)]
+struct Zeroize {
+    ordered: AtomicBool,
+    go_on: AtomicBool,
+}
+
 /// The engine's side of the card's thread.
 pub(crate) struct CardPort {
     pub(crate) news: Consumer<FromCard>,
     pub(crate) awake: Arc<Notify>,
     orders: Producer<ToCard>,
     cell: Arc<Cell>,
+    zeroize: Arc<Zeroize>,
     waker: Arc<EventFd>,
     thread: Option<JoinHandle<()>>,
 }
@@ -137,12 +153,14 @@ impl CardPort {
             cell.shown.store(u64::MAX, Ordering::Release);
         }
         let waker = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let zeroize = Arc::new(Zeroize::default());
         let worker = Worker {
             card,
             vault,
             news: news_in,
             orders: orders_out,
             cell: Arc::clone(&cell),
+            zeroize: Arc::clone(&zeroize),
             stored: 0,
             requested: None,
             awake: Arc::clone(&awake),
@@ -151,7 +169,7 @@ impl CardPort {
             pulse,
         };
         let thread = std::thread::Builder::new().name("card".into()).spawn(move || worker.run())?;
-        Ok(Self { news, awake, orders, cell, waker, thread: Some(thread) })
+        Ok(Self { news, awake, orders, cell, zeroize, waker, thread: Some(thread) })
     }
 
     /// Queues an order. `false`: the thread is behind; try again later.
@@ -160,6 +178,20 @@ impl CardPort {
         // A full counter means that the thread has a wake-up waiting already.
         let _ = self.waker.write(1);
         queued
+    }
+
+    /// Has the card destroy every key that it holds; [`FromCard::Zeroized`] tells when it has proven it. Nothing follows then
+    /// until [`CardPort::go_on`].
+    pub(crate) fn zeroize(&self) {
+        self.zeroize.go_on.store(false, Ordering::Release);
+        self.zeroize.ordered.store(true, Ordering::Release);
+        let _ = self.waker.write(1);
+    }
+
+    /// Lets a card that was zeroized be reset and started.
+    pub(crate) fn go_on(&self) {
+        self.zeroize.go_on.store(true, Ordering::Release);
+        let _ = self.waker.write(1);
     }
 
     /// Raises the host-owned cell to `value` soon. Of several values only the last is stored.
@@ -204,6 +236,7 @@ struct Worker<B: Backing> {
     news: Producer<FromCard>,
     orders: Consumer<ToCard>,
     cell: Arc<Cell>,
+    zeroize: Arc<Zeroize>,
     /// What the card has shown that the cell holds.
     stored: u64,
     /// What it was asked to hold and does not show yet.
@@ -255,6 +288,9 @@ impl<B: Backing> Worker<B> {
             // Also while there is no room, when nobody waits for the card.
             if self.card.removal_requested() {
                 return Err(CardEnd::RemovalRequested);
+            }
+            if self.zeroize.ordered.swap(false, Ordering::AcqRel) {
+                self.destroy_keys()?;
             }
             let woken = match self.turn() {
                 Ok(Turn::Stop) => return Ok(()),
@@ -410,6 +446,30 @@ impl<B: Backing> Worker<B> {
         let told = self.news.push(news).is_ok();
         self.awake.notify_one();
         told
+    }
+
+    /// Has the card destroy its keys, and starts it again when the engine wants it. A card that does not prove it is not used
+    /// any more: what it retains would come again.
+    fn destroy_keys(&mut self) -> Result<(), CardEnd> {
+        let count = self.card.zeroize().map_err(CardEnd::NotZeroized)?;
+        tell_for_sure(&mut self.news, &self.awake, FromCard::Zeroized { count });
+        while !self.zeroize.go_on.load(Ordering::Acquire) && !self.news.is_abandoned() {
+            self.pulse.beat();
+            if self.card.removal_requested() {
+                return Err(CardEnd::RemovalRequested);
+            }
+            // What the engine waits for is durable only once the cell shows it; the card keeps the cell also now (CEL-1).
+            self.tend_cell().map_err(CardEnd::OutOfOrder)?;
+            self.wait_for_room(PULSE);
+        }
+        self.requested = None;
+        match self.card.reset().and_then(|()| self.card.start()) {
+            Ok(()) => {
+                tell_for_sure(&mut self.news, &self.awake, FromCard::Recovered);
+                Ok(())
+            }
+            Err(fault) => self.recover(fault),
+        }
     }
 
     /// Resets a card that broke the contract, so often as the driver allows.

@@ -14,6 +14,7 @@ use crate::agreement::BlockName;
 use crate::api::ServeError;
 use crate::config::ConfigError;
 use crate::ledger::LedgerError;
+use crate::operator::OperatorError;
 use crate::peer::LinkError;
 use crate::tls::TlsError;
 use crate::vault::{TakenTwice, VaultError};
@@ -85,6 +86,12 @@ pub enum Failure {
         "{0}; stopping, rather than lose the order of keys. This is a defect: please report it with the log"
     )]
     Push(#[from] PushFault),
+    /// An operator had every key destroyed, and not all of it is proven.
+    #[error("it is not proven that every key was destroyed: {0}")]
+    NotZeroized(String),
+    /// The operator's socket cannot be served.
+    #[error("{0}")]
+    Operator(#[from] OperatorError),
     /// The operating system refused something else.
     #[error("the operating system refused: {0}")]
     System(#[from] std::io::Error),
@@ -121,8 +128,9 @@ impl Failure {
             Self::Config(_) | Self::Tls(_) | Self::NoLedger => 2,
             Self::Socket { .. } | Self::Slot { .. } | Self::Open(_) => 3,
             Self::Card(CardEnd::Gone | CardEnd::RemovalRequested) => 4,
-            Self::Card(CardEnd::OutOfOrder(_) | CardEnd::NotClosed(_)) => 5,
-            Self::ApiAddress { .. } | Self::Api(_) | Self::Peer(_) => 6,
+            Self::Card(CardEnd::OutOfOrder(_) | CardEnd::NotClosed(_) | CardEnd::NotZeroized(_))
+            | Self::NotZeroized(_) => 5,
+            Self::ApiAddress { .. } | Self::Api(_) | Self::Peer(_) | Self::Operator(_) => 6,
             Self::Vault(_) => 7,
             Self::Ledger(_) => 8,
         })

@@ -13,7 +13,10 @@ use super::card::{CardEnd, reset_once};
 use super::exit::Failure;
 use super::supervision::Supervision;
 use crate::calls::{Answer, Call, Pending};
+use crate::config;
 use crate::interface::Status;
+use crate::operator::protocol::{Answer as OperatorAnswer, Request, Zeroized};
+use crate::operator::{self, FromOperator};
 
 /// Between two looks at the card.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -25,6 +28,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 pub(super) async fn peer_serial<B: Backing>(
     card: &mut Card<B>,
     calls: &mut mpsc::Receiver<Pending>,
+    operator: &mut mpsc::Receiver<FromOperator>,
+    module: &config::Module,
     supervision: &mut Supervision,
     mut stop: Pin<&mut impl Future<Output = ()>>,
 ) -> Result<Option<u64>, Failure> {
@@ -64,6 +69,11 @@ pub(super) async fn peer_serial<B: Backing>(
             tokio::select! {
                 () = &mut stop => return Ok(None),
                 () = sleep_until(look) => break,
+                Some(asked) = operator.recv() => {
+                    if let FromOperator::Request(pending) = asked {
+                        answer_operator(card, module, pending)?;
+                    }
+                }
                 Some(pending) = calls.recv() => {
                     // A caller who has gone does not mind.
                     let _ = pending.reply.send(no_link(&pending.call));
@@ -71,6 +81,44 @@ pub(super) async fn peer_serial<B: Backing>(
             }
         }
     }
+}
+
+/// The vault is empty yet, but the card may retain key of before.
+fn answer_operator<B: Backing>(
+    card: &mut Card<B>,
+    module: &config::Module,
+    pending: operator::Pending,
+) -> Result<(), CardEnd> {
+    let answer = match pending.request {
+        Request::Status => Ok(OperatorAnswer::Status(operator::protocol::Status {
+            module: module.name.clone(),
+            role: match module.role {
+                config::Role::Leader => "leader".into(),
+                config::Role::Follower => "follower".into(),
+            },
+            epoch: 0,
+            link: "has not come up yet".into(),
+            in_step: false,
+            streams: 0,
+            vault_bytes_used: 0,
+        })),
+        Request::Zeroize => {
+            log::warn!("{} has every key destroyed", pending.caller);
+            card.zeroize()
+                .and_then(|card_count| card.reset().map(|()| card_count))
+                .map(|card_count| OperatorAnswer::Zeroized(Zeroized { streams: 0, blocks: 0, card_count }))
+        }
+    };
+    let (answer, end) = match answer {
+        Ok(answer) => (answer, Ok(())),
+        Err(fault) => {
+            let end = CardEnd::NotZeroized(fault);
+            (OperatorAnswer::Refused { reason: end.to_string() }, Err(end))
+        }
+    };
+    // An operator who has gone does not mind.
+    let _ = pending.reply.send(answer);
+    end
 }
 
 fn no_link(call: &Call) -> Answer {

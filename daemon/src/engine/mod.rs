@@ -6,6 +6,7 @@
 //! key agreement.
 
 mod aside;
+mod audit;
 mod batches;
 mod card;
 mod clock;
@@ -18,6 +19,7 @@ mod start;
 mod streams;
 mod supervision;
 mod writer;
+mod zeroize;
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -25,6 +27,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use self::audit::Auditing;
 use self::batches::Batches;
 pub use self::card::CardEnd;
 use self::card::{CardPort, FromCard, ToCard};
@@ -37,11 +40,15 @@ pub use self::streams::PushFault;
 use self::streams::Streams;
 use self::supervision::Supervision;
 use self::writer::Writer;
+use self::zeroize::Zeroizing;
 use crate::agreement::{Action, BlockName, Core, Event, Level, Message, Output, Position};
+use crate::audit::{What, Who};
 use crate::calls::{Answer, Pending};
 use crate::interface::KeyStreamId;
+use crate::operator::FromOperator;
 use crate::peer::{Link, PeerEvent};
 use crate::push::Report;
+use crate::vault::Vault;
 
 /// Most of each kind of input that one turn takes in, so that none shuts out the others.
 const BATCH: usize = 256;
@@ -60,13 +67,19 @@ struct Inputs {
     peer: mpsc::Receiver<PeerEvent>,
     reports: mpsc::Receiver<Report>,
     stopped: mpsc::UnboundedReceiver<(KeyStreamId, Position)>,
+    /// Pushers that were ended to wipe what they held, one message each.
+    wiped: mpsc::UnboundedReceiver<()>,
+    operator: mpsc::Receiver<FromOperator>,
 }
 
 struct Engine {
+    /// Name of the module.
+    module: String,
     core: Core,
     writer: Writer,
     batches: Batches,
     keys: Keys,
+    vault: Vault,
     card: CardPort,
     link: Link,
     streams: Streams,
@@ -81,6 +94,9 @@ struct Engine {
     saying: Saying,
     losses: Losses,
     supervision: Supervision,
+    auditing: Auditing,
+    /// An operator has every key destroyed.
+    zeroizing: Option<Zeroizing>,
     /// What the core wants, as far as its writes are not under way.
     out: Output,
 }
@@ -104,11 +120,15 @@ impl Engine {
             let losses = self.losses.due();
             let look = self.supervision.due();
             let slow = self.writer.due();
+            let zeroizing = self.zeroizing_due();
             let open = self.takes_more();
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 () = awake.notified() => {}
                 written = self.writer.done() => self.on_written(written?),
+                Some(pending) = self.inputs.operator.recv() => self.on_operator(pending),
+                Some(()) = self.inputs.wiped.recv() => self.on_wiped(),
+                () = sleep_until(zeroizing.unwrap_or(retry)), if zeroizing.is_some() => {}
                 Some(event) = self.inputs.peer.recv(), if open => self.on_peer(event),
                 Some(pending) = self.inputs.calls.recv(), if open => self.on_call(pending),
                 Some(report) = self.inputs.reports.recv(), if open => self.on_report(report),
@@ -124,6 +144,7 @@ impl Engine {
             self.losses.say(Instant::now());
             self.take_in()?;
             self.settle()?;
+            self.look_at_zeroizing()?;
             self.supervision.stands(&self.core.status(), self.link_state);
             self.supervision.look(Instant::now());
         }
@@ -177,9 +198,13 @@ impl Engine {
 
     fn on_peer(&mut self, event: PeerEvent) {
         match event {
-            PeerEvent::Connected => self.handle(Event::PeerConnected),
+            PeerEvent::Connected => {
+                self.auditing.note_bounded(Who::Peer, What::PeerConnected, Instant::now());
+                self.handle(Event::PeerConnected);
+            }
             PeerEvent::Disconnected(reason) => {
                 self.saying.say(log::Level::Info, &format!("peer link: {reason}"));
+                self.auditing.note_bounded(Who::Peer, What::PeerDisconnected, Instant::now());
                 self.handle(Event::PeerDisconnected);
             }
             PeerEvent::Frame(frame) => match Message::decode(&frame) {
@@ -196,6 +221,7 @@ impl Engine {
     fn on_call(&mut self, pending: Pending) {
         let id = self.next_call;
         self.next_call += 1;
+        self.auditing.asked(id, &pending.call);
         self.waiting.insert(id, pending.reply);
         self.handle(Event::Call { id, call: pending.call, fresh_stream: KeyStreamId::new_v4() });
     }
@@ -203,6 +229,12 @@ impl Engine {
     fn on_report(&mut self, report: Report) {
         if let Some(event) = streams::event_of(report) {
             self.handle(event);
+        }
+    }
+
+    fn on_wiped(&mut self) {
+        if let Some(zeroizing) = &mut self.zeroizing {
+            zeroizing.pushers = zeroizing.pushers.saturating_sub(1);
         }
     }
 
@@ -214,6 +246,12 @@ impl Engine {
         match news {
             FromCard::Block { name, key, replayed } => {
                 let name = agreed_name(name);
+                if self.zeroizing.as_ref().is_some_and(|zeroizing| zeroizing.card.is_none()) {
+                    // It was handed over before the card took the order.
+                    drop(key);
+                    self.handle(Event::BlockLost { name });
+                    return Ok(());
+                }
                 let length = u32::try_from(key.length()).unwrap_or(u32::MAX);
                 // A replay brings again what the vault still has; the core knows of it.
                 if self.keys.hold(name, key) {
@@ -226,6 +264,11 @@ impl Engine {
                 self.handle(Event::Session { session, previous_blocks });
             }
             FromCard::Recovered => self.handle(Event::CardReset),
+            FromCard::Zeroized { count } => {
+                if let Some(zeroizing) = &mut self.zeroizing {
+                    zeroizing.card = Some(count);
+                }
+            }
             FromCard::Newest(name) => self.handle(Event::Newest { name: agreed_name(name) }),
             FromCard::Link(state) => {
                 log::info!("QKD link: {state:?}");
@@ -256,13 +299,16 @@ impl Engine {
 
     /// Lets the next write begin, and does what no write is waited for any more.
     fn settle(&mut self) -> Result<(), Failure> {
-        if !self.writer.is_busy() && !self.out.is_empty() {
+        let nothing = self.out.is_empty() && self.auditing.is_empty();
+        if !self.writer.is_busy() && !nothing {
             let Output { writes, actions } = std::mem::take(&mut self.out);
-            if writes.is_empty() {
+            self.auditing.before(&actions);
+            let events = self.auditing.take();
+            if writes.is_empty() && events.is_empty() {
                 self.batches.follow(actions);
             } else {
                 self.batches.begin(actions);
-                self.writer.begin(writes);
+                self.writer.begin(writes, events);
             }
         }
         while let Some(actions) = self.batches.next(self.card.cell_shown()) {
@@ -299,6 +345,7 @@ impl Engine {
             Action::Begin { stream, kms, chunk_size, position } => {
                 self.streams.begin(stream, &kms, chunk_size, position)?;
             }
+            Action::Deliver(_) if self.withholds_key() => {}
             Action::Deliver(delivery) => {
                 let key = self.keys.take(&delivery.extents)?;
                 self.streams.deliver(&delivery, key)?;
@@ -317,6 +364,11 @@ impl Engine {
                 self.order(ToCard::Acknowledge(card_name(first), card_name(last)));
             }
             Action::Release { block } => self.keys.release(block),
+            Action::Zeroized => {
+                if let Some(zeroizing) = &mut self.zeroizing {
+                    zeroizing.agreed = true;
+                }
+            }
             Action::Say { level, text } => self.saying.say(log_level(level), &text),
         }
         Ok(())
@@ -336,6 +388,9 @@ impl Engine {
     /// Stops pushing, closes the card with proof that it has stopped, and wipes every key.
     async fn shut_down(mut self, end: Result<(), Failure>) -> Result<(), Failure> {
         self.supervision.stopping();
+        self.give_up_zeroizing(&end);
+        self.card.go_on();
+        self.inputs.operator.close();
         self.waiting.clear();
         self.inputs.calls.close();
         // What is still being gathered is said now.
@@ -374,6 +429,12 @@ impl Engine {
                 "the card's thread did not end within {STOPPING:?}; its memory goes with the process"
             );
         }
+        let why = match &end {
+            Ok(()) => "stopped as asked".to_owned(),
+            Err(failure) => failure.to_string(),
+        };
+        let last = self.auditing.end(why);
+        self.writer.last_words(last);
         self.writer.close(deadline.saturating_duration_since(Instant::now()).max(LOOK_AGAIN)).await;
         log::info!("stopped; {} blocks of key that were not used are wiped", self.keys.count());
         self.keys.clear();

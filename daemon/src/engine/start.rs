@@ -14,6 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use super::aside::aside;
+use super::audit::Auditing;
 use super::batches::Batches;
 use super::card::CardPort;
 use super::exit::Failure;
@@ -25,17 +26,24 @@ use super::supervision::Supervision;
 use super::writer::Writer;
 use super::{Engine, Inputs, clock, first_light};
 use crate::agreement::{self, Capacity, CardFacts, Core, Output};
+use crate::audit::{AuditFile, What, Who};
 use crate::calls::CallPort;
 use crate::config::{CardBacking, Config, KeyMemory, PeerAddress, Role};
-use crate::ledger::{FileLedger, Ledger, MemoryLedger};
+use crate::ledger::{FileLedger, Ledger, LedgerError, MemoryLedger};
 use crate::peer::{Endpoint, Link, Times};
 use crate::push::Pusher;
 use crate::tls::{Tls, keep};
 use crate::vault::{Locking, MemoryKind, Vault};
-use crate::{api, peer};
+use crate::{api, operator, peer};
 
 /// Longest answer of a card's server.
 const CARD_ANSWER: Duration = Duration::from_secs(10);
+/// Octets of a file of the audit record.
+const AUDIT_FILE: u64 = 4 << 20;
+/// Operators' requests that may wait.
+const OPERATORS: usize = 8;
+/// Longest wait until operators have taken their answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Messages of the peer and reports of pushers that may wait.
 const QUEUE: usize = 1024;
 
@@ -108,10 +116,11 @@ async fn run_on<B: Backing + Send + 'static>(
             // The ledger before the card: one that is refused leaves the card alone.
             let mut ledger = open_ledger(&config)?;
             let durable = ledger.load()?;
-            Ok((vault, ledger, durable, open_card(reach()?, &config)?))
+            let audit = open_audit(&config)?;
+            Ok((vault, ledger, durable, audit, open_card(reach()?, &config)?))
         })
     };
-    let (vault, ledger, durable, mut card) = tokio::select! {
+    let (vault, ledger, durable, audit, mut card) = tokio::select! {
         prepared = preparing => prepared?,
         () = stop.as_mut() => {
             supervision.stopping();
@@ -132,8 +141,22 @@ async fn run_on<B: Backing + Send + 'static>(
     supervision.ready();
     let keeper = tokio::spawn(keep(tls.clone(), hangup));
 
+    let (operator_in, mut operator) = mpsc::channel(OPERATORS);
+    let socket = operator::socket(config.operator.socket.clone());
+    let gate = socket
+        .map(|socket| operator::serve(socket, config.operator.group.as_deref(), operator_in))
+        .transpose()?;
+
     let end = async {
-        let light = first_light::peer_serial(&mut card, &mut calls, &mut supervision, stop.as_mut()).await?;
+        let light = first_light::peer_serial(
+            &mut card,
+            &mut calls,
+            &mut operator,
+            &config.module,
+            &mut supervision,
+            stop.as_mut(),
+        )
+        .await?;
         let Some(peer_serial) = light else {
             supervision.stopping();
             return card.close().map_err(|e| super::CardEnd::NotClosed(e).into());
@@ -143,17 +166,25 @@ async fn run_on<B: Backing + Send + 'static>(
         let settings = agreement_settings(&config, facts, &vault);
         let (reports_in, reports) = mpsc::channel(QUEUE);
         let (stopped_in, stopped) = mpsc::unbounded_channel();
+        let (wiped_in, wiped) = mpsc::unbounded_channel();
         let endpoints: HashMap<_, _> =
             config.kms.iter().map(|kms| (kms.uri.clone(), kms.endpoint.clone())).collect();
         let pusher = Pusher::new(config.push.clone(), &config.transport, tls, locking, reports_in);
+        let mut auditing = Auditing::default();
+        let (version, module) = (env!("CARGO_PKG_VERSION").to_owned(), config.module.name.clone());
+        auditing.note(Who::Daemon, What::DaemonStarted { version, module, card: card.identity().serial });
         let engine = Engine {
+            module: config.module.name.clone(),
+            vault: vault.clone(),
+            zeroizing: None,
             core: Core::new(settings, durable),
-            writer: Writer::start(ledger)?,
+            writer: Writer::start(ledger, audit)?,
+            auditing,
             batches: Batches::default(),
             keys: Keys::default(),
-            card: CardPort::start(card, vault, supervision.card.clone())?,
-            streams: Streams::new(pusher, endpoints, stopped_in),
-            inputs: Inputs { calls, peer, reports, stopped },
+            card: CardPort::start(card, vault.clone(), supervision.card.clone())?,
+            streams: Streams::new(pusher, endpoints, stopped_in, wiped_in),
+            inputs: Inputs { calls, peer, reports, stopped, wiped, operator },
             waiting: HashMap::new(),
             next_call: 0,
             orders: std::collections::VecDeque::new(),
@@ -169,6 +200,9 @@ async fn run_on<B: Backing + Send + 'static>(
     }
     .await;
     keeper.abort();
+    if let Some(gate) = gate {
+        gate.finish(LAST_ANSWERS).await;
+    }
     server_handle.stop(false).await;
     serving.abort();
     end
@@ -193,6 +227,18 @@ fn open_ledger(config: &Config) -> Result<Box<dyn Ledger + Send>, Failure> {
         log::info!("ledger {}: at write {}", ledger.file().display(), ledger.write_number());
     }
     Ok(Box::new(ledger))
+}
+
+/// The audit record, where the configuration or else systemd says, or beside the ledger.
+fn open_audit(config: &Config) -> Result<Option<AuditFile>, Failure> {
+    let given = std::env::var_os("STATE_DIRECTORY").filter(|given| !given.is_empty()).map(PathBuf::from);
+    let beside = given.or_else(|| config.ledger.directory.clone()).map(|folder| folder.join("audit"));
+    let Some(directory) = config.audit.directory.clone().or(beside) else {
+        log::warn!("there is no audit record: give audit.directory");
+        return Ok(None);
+    };
+    let most_files = config.audit.most_files.into();
+    Ok(Some(AuditFile::open(&directory, AUDIT_FILE, most_files).map_err(LedgerError::from)?))
 }
 
 /// What the card's cell tells of the ledger.

@@ -51,8 +51,8 @@ enum Pushing {
     /// It has no pusher yet: nothing was to be sent, or there was no memory for it. What comes waits in the vault, as
     /// much as the agreement's window allows.
     Waiting { what: StreamPush, deliveries: Vec<push::Delivery>, discard: Position },
-    /// It has one.
-    Running(PushHandle),
+    /// It has one, which was made of this.
+    Running { handle: PushHandle, what: StreamPush },
 }
 
 /// Pushers by key stream.
@@ -64,15 +64,17 @@ pub(super) struct Streams {
     unstarted: HashSet<KeyStreamId>,
     start_again: Instant,
     stopped: mpsc::UnboundedSender<(KeyStreamId, Position)>,
+    wiped: mpsc::UnboundedSender<()>,
 }
 
 impl Streams {
     /// `stopped` gets each stream that has been stopped, with the first position never sent; as many messages as
-    /// there were stops.
+    /// there were stops. `wiped` gets one message for each pusher of [`Streams::wipe_all`].
     pub(super) fn new(
         pusher: Pusher,
         endpoints: HashMap<String, KmsEndpoint>,
         stopped: mpsc::UnboundedSender<(KeyStreamId, Position)>,
+        wiped: mpsc::UnboundedSender<()>,
     ) -> Self {
         Self {
             pusher,
@@ -81,6 +83,7 @@ impl Streams {
             unstarted: HashSet::new(),
             start_again: Instant::now(),
             stopped,
+            wiped,
         }
     }
 
@@ -106,7 +109,7 @@ impl Streams {
         let stream = delivery.stream;
         let delivery = push::Delivery { first: delivery.first, count: delivery.count, key };
         match self.streams.get_mut(&stream).ok_or(PushFault::Missing(stream))? {
-            Pushing::Running(handle) => give(handle, delivery),
+            Pushing::Running { handle, .. } => give(handle, delivery),
             Pushing::Waiting { deliveries, .. } => {
                 deliveries.push(delivery);
                 self.start(stream)
@@ -122,12 +125,12 @@ impl Streams {
         };
         match self.pusher.spawn(what.clone()) {
             Ok(mut handle) => {
-                let (deliveries, discard) = (std::mem::take(deliveries), *discard);
+                let (deliveries, discard, what) = (std::mem::take(deliveries), *discard, what.clone());
                 if discard > 0 {
                     handle.discard(discard).map_err(|fault| PushFault::Command { stream, fault })?;
                 }
                 deliveries.into_iter().try_for_each(|delivery| give(&mut handle, delivery))?;
-                self.streams.insert(stream, Pushing::Running(handle));
+                self.streams.insert(stream, Pushing::Running { handle, what });
                 self.unstarted.remove(&stream);
             }
             Err(fault) => {
@@ -156,7 +159,7 @@ impl Streams {
 
     pub(super) fn discard(&mut self, stream: KeyStreamId, up_to: Position) -> Result<(), PushFault> {
         match self.streams.get_mut(&stream).ok_or(PushFault::Missing(stream))? {
-            Pushing::Running(handle) => {
+            Pushing::Running { handle, .. } => {
                 handle.discard(up_to).map_err(|fault| PushFault::Command { stream, fault })
             }
             // The pusher that comes is told before it gets the deliveries.
@@ -169,7 +172,9 @@ impl Streams {
 
     pub(super) fn resume(&self, stream: KeyStreamId) -> Result<(), PushFault> {
         match self.streams.get(&stream).ok_or(PushFault::Missing(stream))? {
-            Pushing::Running(handle) => handle.resume().map_err(|fault| PushFault::Command { stream, fault }),
+            Pushing::Running { handle, .. } => {
+                handle.resume().map_err(|fault| PushFault::Command { stream, fault })
+            }
             Pushing::Waiting { .. } => Ok(()),
         }
     }
@@ -182,7 +187,7 @@ impl Streams {
         position: Position,
     ) -> Result<(), PushFault> {
         self.start(stream)?;
-        if let Some(Pushing::Running(handle)) = self.streams.get(&stream)
+        if let Some(Pushing::Running { handle, .. }) = self.streams.get(&stream)
             && let Err(fault) = handle.notice(status, position)
         {
             log::warn!("key stream {stream}: notice {status:?} is not sent: {fault}");
@@ -198,7 +203,7 @@ impl Streams {
 
     fn end(&mut self, stream: KeyStreamId, how: StopHow) {
         self.unstarted.remove(&stream);
-        let Some(Pushing::Running(handle)) = self.streams.remove(&stream) else {
+        let Some(Pushing::Running { handle, .. }) = self.streams.remove(&stream) else {
             // No pusher, so nothing was sent since the daemon started.
             let _ = self.stopped.send((stream, 0));
             return;
@@ -217,6 +222,29 @@ impl Streams {
             };
             let _ = stopped.send((stream, sent_up_to));
         });
+    }
+
+    /// Wipes all key: every pusher ends at once, and what waits for one is dropped. The streams stay, for notices. Answers how
+    /// many pushers confirm by `wiped`.
+    pub(super) fn wipe_all(&mut self) -> usize {
+        let mut pushers = 0;
+        for pushing in self.streams.values_mut() {
+            let what = match pushing {
+                Pushing::Waiting { what, .. } | Pushing::Running { what, .. } => what.clone(),
+            };
+            let discard = what.first;
+            let empty = Pushing::Waiting { what, deliveries: Vec::new(), discard };
+            if let Pushing::Running { handle, .. } = std::mem::replace(pushing, empty) {
+                pushers += 1;
+                let (confirmed, wiped) = (handle.stop(StopHow::Now), self.wiped.clone());
+                tokio::spawn(async move {
+                    // A pusher that ends without a word has dropped what it held, which wipes it; the vault tells.
+                    let _ = confirmed.await;
+                    let _ = wiped.send(());
+                });
+            }
+        }
+        pushers
     }
 
     /// Stops every stream at once; answers how many confirmations come.

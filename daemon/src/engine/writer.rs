@@ -8,6 +8,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::time::{Duration, Instant};
 
 use crate::agreement::Record;
+use crate::audit::{AuditFile, Event};
 use crate::ledger::{Ledger, LedgerError};
 
 /// A write that takes longer is said, ...
@@ -15,9 +16,12 @@ const SLOW: Duration = Duration::from_secs(3);
 /// ... and one that takes so long is given up.
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// The way to the ledger. One write is under way at a time.
+/// What one write makes durable.
+type Order = (Vec<Record>, Vec<Event>);
+
+/// The way to the ledger and to the audit record. One write is under way at a time.
 pub(super) struct Writer {
-    orders: Option<Sender<Vec<Record>>>,
+    orders: Option<Sender<Order>>,
     done: UnboundedReceiver<Result<u64, LedgerError>>,
     thread: Option<JoinHandle<()>>,
     /// Since when a write is under way, and whether it was said that it takes long.
@@ -27,12 +31,16 @@ pub(super) struct Writer {
 impl Writer {
     /// # Errors
     /// When the system has no thread to give.
-    pub(super) fn start(mut ledger: Box<dyn Ledger + Send>) -> std::io::Result<Self> {
-        let (orders, ordered) = channel::<Vec<Record>>();
+    pub(super) fn start(
+        mut ledger: Box<dyn Ledger + Send>,
+        mut audit: Option<AuditFile>,
+    ) -> std::io::Result<Self> {
+        let (orders, ordered) = channel::<Order>();
         let (finished, done) = unbounded_channel();
         let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || {
-            for writes in ordered {
-                let result = ledger.commit(&writes);
+            let mut number = 0;
+            for (writes, events) in ordered {
+                let result = write(ledger.as_mut(), audit.as_mut(), &writes, &events, &mut number);
                 let failed = result.is_err();
                 if finished.send(result).is_err() || failed {
                     break;
@@ -42,12 +50,12 @@ impl Writer {
         Ok(Self { orders: Some(orders), done, thread: Some(thread), writing: None })
     }
 
-    /// Begins to make `writes` durable. None must be under way.
-    pub(super) fn begin(&mut self, writes: Vec<Record>) {
+    /// Begins to make `writes` and `events` durable. None must be under way.
+    pub(super) fn begin(&mut self, writes: Vec<Record>, events: Vec<Event>) {
         self.writing = Some((Instant::now(), false));
         if let Some(orders) = &self.orders {
             // A thread that has ended says so by the end of its answers.
-            let _ = orders.send(writes);
+            let _ = orders.send((writes, events));
         }
     }
 
@@ -95,6 +103,13 @@ impl Writer {
         Ok(())
     }
 
+    /// The last events, behind a write that may be under way.
+    pub(super) fn last_words(&mut self, events: Vec<Event>) {
+        if let Some(orders) = &self.orders {
+            let _ = orders.send((Vec::new(), events));
+        }
+    }
+
     /// Lets the thread end, so that the file is closed in order. One that hangs in a write is left behind.
     pub(super) async fn close(&mut self, longest: Duration) {
         self.orders = None;
@@ -111,6 +126,23 @@ impl Writer {
             log::error!("the ledger's thread panicked");
         }
     }
+}
+
+/// The ledger first: an event tells of what has become so. Nothing of either is acted on before both are durable.
+fn write(
+    ledger: &mut dyn Ledger,
+    audit: Option<&mut AuditFile>,
+    writes: &[Record],
+    events: &[Event],
+    number: &mut u64,
+) -> Result<u64, LedgerError> {
+    if !writes.is_empty() || events.is_empty() {
+        *number = ledger.commit(writes)?;
+    }
+    if let Some(audit) = audit {
+        audit.append(events)?;
+    }
+    Ok(*number)
 }
 
 #[cfg(test)]
@@ -142,13 +174,13 @@ mod tests {
 
     fn slow() -> (Writer, Sender<()>) {
         let (go, waits) = channel();
-        (Writer::start(Box::new(Slow { go: waits, number: 0 })).unwrap(), go)
+        (Writer::start(Box::new(Slow { go: waits, number: 0 }), None).unwrap(), go)
     }
 
     #[tokio::test]
     async fn a_write_is_done_when_the_ledger_says_so_and_not_before() {
         let (mut writer, go) = slow();
-        writer.begin(Vec::new());
+        writer.begin(Vec::new(), Vec::new());
         assert!(writer.is_busy());
         let waited = tokio::time::timeout(Duration::from_millis(20), writer.done()).await;
         assert!(waited.is_err(), "nothing was durable yet");
@@ -156,9 +188,9 @@ mod tests {
         assert_eq!(writer.done().await.unwrap(), 1);
         assert!(!writer.is_busy());
         drop(go);
-        writer.begin(Vec::new());
+        writer.begin(Vec::new(), Vec::new());
         assert!(matches!(writer.done().await, Err(LedgerError::NumbersUsedUp)));
-        writer.begin(Vec::new());
+        writer.begin(Vec::new(), Vec::new());
         assert!(
             matches!(writer.done().await, Err(LedgerError::Thread { .. })),
             "it never goes on after an error"
@@ -169,7 +201,7 @@ mod tests {
     async fn a_disk_that_hangs_is_said_and_given_up_in_the_end() {
         let (mut writer, go) = slow();
         assert_eq!(writer.due(), None);
-        writer.begin(Vec::new());
+        writer.begin(Vec::new(), Vec::new());
         let due = writer.due().unwrap();
         assert!(due <= Instant::now() + SLOW);
         writer.look(due).unwrap();

@@ -77,6 +77,9 @@ pub enum LedgerError {
         /// How long the write has been under way.
         after: Duration,
     },
+    /// The audit record, which is written along with the ledger, cannot be.
+    #[error(transparent)]
+    Audit(#[from] crate::audit::AuditError),
     /// The thread that writes has ended or panicked.
     #[error("the ledger's thread ended: {what}. This is a defect: please report it with the log")]
     Thread {

@@ -68,7 +68,7 @@ impl Node {
                     self.taken.remove(&octet);
                 }
             }
-            Action::Say { .. } => {}
+            Action::Say { .. } | Action::Zeroized => {}
         }
         Ok(())
     }

@@ -181,18 +181,19 @@ impl<B: Backing> Card<B> {
         Ok(())
     }
 
-    /// Has the card erase every key it holds, with proof, and wipes the slots. [`Card::reset`] goes on from there.
+    /// Has the card erase every key it holds, with proof, and wipes the slots. [`Card::reset`] goes on from there. Answers the
+    /// card's count of zeroizes since power-on.
     ///
     /// # Errors
     /// Any fault takes the card out of service; nothing may then be assumed erased.
-    pub fn zeroize(&mut self) -> Result<(), Fault> {
+    pub fn zeroize(&mut self) -> Result<u32, Fault> {
         if self.life == Life::GivenUp {
             return Err(self.fail(Fault::NotStopped));
         }
         self.try_zeroize().map_err(|fault| self.fail(fault))
     }
 
-    fn try_zeroize(&mut self) -> Result<(), Fault> {
+    fn try_zeroize(&mut self) -> Result<u32, Fault> {
         let before = self.backing.registers().get32(reg::ZEROIZED);
         self.command(Opcode::Zeroize, 0, ZEROIZE_MS, "TIM-4")?;
         self.expect_state(State::Zeroized)?;
@@ -210,7 +211,7 @@ impl<B: Backing> Card<B> {
         self.pending = None;
         self.wipe_memory();
         self.life = Life::Zeroized;
-        Ok(())
+        Ok(count)
     }
 
     /// Resets the whole card: it drops what it retains and ends the session (RST-1). The card is then stopped.

@@ -17,3 +17,4 @@ mod restarts;
 mod scheduling;
 mod shares;
 mod two_ends;
+mod zeroized;

@@ -207,9 +207,9 @@ fn silent_half_open_and_aborted_handshakes_keep_out_nobody() {
     let tls = "most_handshakes = 8\nhandshake_deadline_ms = 60000";
     secured.start_module(0, Choice { tls, ..Choice::default() });
     let api = secured.module(0).api;
-    // More than the API serves at once; were they to keep a place, the client would wait longer than it does.
+    // 300 of them stay, which is more than the API serves at once; were they to keep a place, the client would wait longer than it does.
     let mut strangers = Vec::new();
-    for number in 0..300 {
+    for number in 0..450 {
         let mut stranger = TcpStream::connect(api).expect("a connection");
         match number % 3 {
             0 => {}

@@ -204,12 +204,12 @@ fn a_daemon_that_is_not_the_other_module_is_not_let_on_the_peer_link() {
 #[test]
 fn silent_half_open_and_aborted_handshakes_keep_out_nobody() {
     let mut secured = Secured::prepare();
-    let tls = "most_handshakes = 8\nhandshake_deadline_ms = 60000";
+    let tls = "most_handshakes = 8\nhandshake_deadline_ms = 600000";
     secured.start_module(0, Choice { tls, ..Choice::default() });
     let api = secured.module(0).api;
-    // More than the API serves at once; were they to keep a place, the client would wait longer than it does.
+    // 300 of them stay, which is more than the API serves at once; were they to keep a place, the client would wait longer than it does.
     let mut strangers = Vec::new();
-    for number in 0..300 {
+    for number in 0..450 {
         let mut stranger = TcpStream::connect(api).expect("a connection");
         match number % 3 {
             0 => {}
@@ -298,7 +298,7 @@ fn key_does_not_go_to_a_kms_that_is_not_the_one_at_the_endpoint() {
         "key has gone to a stranger"
     );
     let said = [0, 1].map(|end| secured.module(end).process.line("no TLS connection with the KMS", DEADLINE));
-    assert!(said[0].contains("not valid for name") && said[1].contains("UnknownIssuer"), "{said:?}");
+    assert!(said[0].contains("not valid for name") && said[1].contains("BadSignature"), "{said:?}");
 }
 
 #[test]

@@ -313,7 +313,7 @@ section! {
         /// others, or nothing else.
         key_exchange: KeyExchange = Choice(Some(KeyExchange::HybridPreferred));
         /// Time a client of the API or the other daemon has for the handshake.
-        handshake_deadline_ms: u32 = integer(5_000, 100..=60_000, "ms");
+        handshake_deadline_ms: u32 = integer(5_000, 100..=600_000, "ms");
         /// Handshakes with clients of the API that may be under way. One more takes the place of the slowest.
         most_handshakes: u32 = integer(64, 1..=4_096, "handshakes");
     }

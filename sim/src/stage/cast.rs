@@ -219,6 +219,7 @@ fn start_kms(
     let ids = places.directory.join("key-stream-ids");
     let [both, a, b] = &script.kms;
     let module = format!("{}://{}", if script.tls { "https" } else { "http" }, address.api);
+    command.arg("kms");
     if script.tls {
         let (certificates, name) = (certificates(places), if end == 0 { "kms-a" } else { "kms-b" });
         command
@@ -230,7 +231,7 @@ fn start_kms(
             .arg(certificates.join("authority.pem"));
     }
     command
-        .args(["kms", "--json", "--key", "positional", "--source", KMS[0], "--destination", KMS[1]])
+        .args(["--json", "--key", "positional", "--source", KMS[0], "--destination", KMS[1]])
         .args(["--streams", &script.streams.to_string()])
         .args(["--listen", &address.endpoint.to_string(), "--module", &module])
         .arg("--history")

@@ -47,12 +47,13 @@ impl Default for Auditing {
     }
 }
 
-/// Who makes a call. The only place that says it: where callers show certificates, the name in theirs belongs here.
+/// Who makes a call. Without certificates only open-connect says it.
 fn caller(call: &Call) -> Who {
-    match call {
-        Call::Open(open) => Who::Kms(Some(open.kms.clone())),
-        Call::GetKey(_) | Call::Close(_) => Who::Kms(None),
-    }
+    Who::Kms(match call {
+        Call::Open(open) => Some(open.kms.clone()),
+        Call::GetKey(get_key) => get_key.kms.clone(),
+        Call::Close(close) => close.kms.clone(),
+    })
 }
 
 impl Auditing {

@@ -70,6 +70,8 @@ struct Inputs {
     /// Pushers that were ended to wipe what they held, one message each.
     wiped: mpsc::UnboundedReceiver<()>,
     operator: mpsc::Receiver<FromOperator>,
+    /// Certificates were read anew.
+    reloads: mpsc::Receiver<()>,
 }
 
 struct Engine {
@@ -128,6 +130,9 @@ impl Engine {
                 written = self.writer.done() => self.on_written(written?),
                 Some(pending) = self.inputs.operator.recv() => self.on_operator(pending),
                 Some(()) = self.inputs.wiped.recv() => self.on_wiped(),
+                Some(()) = self.inputs.reloads.recv() => {
+                    self.auditing.note(Who::Daemon, What::Reloaded { settings: "certificates".into() });
+                }
                 () = sleep_until(zeroizing.unwrap_or(retry)), if zeroizing.is_some() => {}
                 Some(event) = self.inputs.peer.recv(), if open => self.on_peer(event),
                 Some(pending) = self.inputs.calls.recv(), if open => self.on_call(pending),

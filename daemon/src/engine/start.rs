@@ -40,6 +40,8 @@ use crate::{api, operator, peer};
 const CARD_ANSWER: Duration = Duration::from_secs(10);
 /// Octets of a file of the audit record.
 const AUDIT_FILE: u64 = 4 << 20;
+/// Reloads of certificates that may wait to be recorded.
+const RELOADS: usize = 8;
 /// Operators' requests that may wait.
 const OPERATORS: usize = 8;
 /// Longest wait until operators have taken their answers.
@@ -139,7 +141,8 @@ async fn run_on<B: Backing + Send + 'static>(
     let serving = tokio::spawn(server);
     ready(Addresses { api: api_address, peer: link.local_address() });
     supervision.ready();
-    let keeper = tokio::spawn(keep(tls.clone(), hangup));
+    let (reloads_in, reloads) = mpsc::channel(RELOADS);
+    let keeper = tokio::spawn(keep(tls.clone(), hangup, reloads_in));
 
     let (operator_in, mut operator) = mpsc::channel(OPERATORS);
     let socket = operator::socket(config.operator.socket.clone());
@@ -184,7 +187,7 @@ async fn run_on<B: Backing + Send + 'static>(
             keys: Keys::default(),
             card: CardPort::start(card, vault.clone(), supervision.card.clone())?,
             streams: Streams::new(pusher, endpoints, stopped_in, wiped_in),
-            inputs: Inputs { calls, peer, reports, stopped, wiped, operator },
+            inputs: Inputs { calls, peer, reports, stopped, wiped, operator, reloads },
             waiting: HashMap::new(),
             next_call: 0,
             orders: std::collections::VecDeque::new(),

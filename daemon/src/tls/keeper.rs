@@ -5,14 +5,16 @@ use std::time::{Duration, SystemTime};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Tls;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Works until it is dropped. Without TLS, SIGHUP only says that there is nothing to read again.
-pub(crate) async fn keep(tls: Option<Arc<Tls>>, mut hangup: Signal) {
+/// Works until it is dropped, and tells `reloads` when certificates were read anew. Without TLS, SIGHUP only says that there is
+/// nothing to read again.
+pub(crate) async fn keep(tls: Option<Arc<Tls>>, mut hangup: Signal, reloads: mpsc::Sender<()>) {
     if let Some(tls) = &tls {
         tls.say_start();
         tls.say_expiries(SystemTime::now(), true);
@@ -36,13 +38,19 @@ pub(crate) async fn keep(tls: Option<Arc<Tls>>, mut hangup: Signal) {
         }
         let tls = tls.clone();
         // Files and the service manager's socket may keep it waiting, and key must not wait with it.
-        let _ = tokio::task::spawn_blocking(move || reload(tls.as_deref())).await;
+        let done = tokio::task::spawn_blocking(move || reload(tls.as_deref())).await;
+        if let Ok(true) = done {
+            // An engine that is so far behind, or gone, records one less.
+            let _ = reloads.try_send(());
+        }
     }
 }
 
-fn reload(tls: Option<&Tls>) {
+/// Returns whether certificates were read anew.
+fn reload(tls: Option<&Tls>) -> bool {
     tell(&[NotifyState::Reloading, NotifyState::monotonic_usec_now().unwrap_or(NotifyState::Reloading)]);
-    match tls.map(Tls::reload) {
+    let read = tls.map(Tls::reload);
+    match &read {
         None => log::info!("SIGHUP: there is no [tls], so that nothing is read again"),
         Some(Ok(())) => {
             log::info!("SIGHUP: certificates are read again; new connections use them");
@@ -55,6 +63,7 @@ fn reload(tls: Option<&Tls>) {
         }
     }
     tell(&[NotifyState::Ready]);
+    matches!(read, Some(Ok(())))
 }
 
 /// Without a service manager that wants to know, nobody is told.

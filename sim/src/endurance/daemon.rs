@@ -180,18 +180,26 @@ fn prepare(ledger: Ledger, backed_up: bool, places: &Places, end: usize) -> Resu
     }
 }
 
-fn empty(directory: &Path) -> std::io::Result<()> {
+/// The ledger's files, and not the audit record's directory beside them, which no fault strikes.
+fn files(directory: &Path) -> std::io::Result<Vec<std::fs::DirEntry>> {
+    let mut files = Vec::new();
     for entry in directory.read_dir()? {
-        std::fs::remove_file(entry?.path())?;
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            files.push(entry);
+        }
     }
-    Ok(())
+    Ok(files)
+}
+
+fn empty(directory: &Path) -> std::io::Result<()> {
+    files(directory)?.into_iter().try_for_each(|file| std::fs::remove_file(file.path()))
 }
 
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     std::fs::create_dir_all(to)?;
-    for entry in from.read_dir()? {
-        let entry = entry?;
-        std::fs::copy(entry.path(), to.join(entry.file_name()))?;
+    for file in files(from)? {
+        std::fs::copy(file.path(), to.join(file.file_name()))?;
     }
     Ok(())
 }

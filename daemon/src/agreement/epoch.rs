@@ -70,11 +70,17 @@ impl Core {
         }
     }
 
+    /// The ledger's streams, in an order that does not depend on the table's.
+    fn stream_ids(&self) -> Vec<KeyStreamId> {
+        let mut ids: Vec<KeyStreamId> = self.durable.streams.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// The streams of a ledger that does not hold any more get their pushers, so that their KMSs hear of their end. What of
     /// them is owed nobody knows.
     fn meet_again(&mut self, now: Now, out: &mut Output) {
-        let mut ids: Vec<KeyStreamId> = self.durable.streams.keys().copied().collect();
-        ids.sort_unstable();
+        let ids = self.stream_ids();
         for id in ids {
             if let Some(state) = self.durable.streams.get(&id) {
                 self.streams.insert(id, Live::new(&state.qos, state.next, now.boot_ms));
@@ -85,8 +91,7 @@ impl Core {
 
     /// Goes on with the streams of the ledger.
     fn resume(&mut self, now: Now, out: &mut Output) {
-        let mut ids: Vec<KeyStreamId> = self.durable.streams.keys().copied().collect();
-        ids.sort_unstable();
+        let ids = self.stream_ids();
         for id in &ids {
             self.resume_stream(now, *id, out);
         }
@@ -228,8 +233,8 @@ impl Core {
         self.leading.lines.extend(all);
     }
 
-    /// An epoch that the follower is not known to have joined, and in which nothing can have been delivered, can be taken
-    /// over from its beginning, also by a follower that did join and has lost its ledger since.
+    /// Whether anything of this epoch may have been delivered. Until then it can be taken over from its beginning, also by a
+    /// follower that did join, unheard, and has lost its ledger since.
     fn anything_granted(&self) -> bool {
         let granted = |e: &Entry| matches!(e.decision, Decision::Grant(_));
         self.durable.peer_applied > 0 || self.durable.log.values().any(|logged| granted(&logged.entry))
@@ -279,8 +284,7 @@ impl Core {
     /// Ends all streams and burns everything that this end's card is known to have announced.
     fn clear_epoch(&mut self, now: Now, epoch: u64, hash: Digest, out: &mut Output) {
         self.counters.epochs = self.counters.epochs.saturating_add(1);
-        let mut ids: Vec<KeyStreamId> = self.durable.streams.keys().copied().collect();
-        ids.sort_unstable();
+        let ids = self.stream_ids();
         for id in ids {
             self.settle_all(now, id, LossCause::Epoch, out);
             self.notice(id, Status::PeerNotConnected, out);

@@ -33,6 +33,7 @@ impl Node {
             Action::Begin { stream, kms, .. } => {
                 self.pushers.insert(stream, Pusher::new(kms_number(&kms) % KMS_EACH));
             }
+            Action::Deliver(_) if self.withholds_key() => {}
             Action::Deliver(delivery) => return self.deliver(delivery, checker),
             Action::Discard { stream, up_to, .. } => {
                 if !self.is(Mutant::DiscardIsIgnored) {
@@ -68,9 +69,20 @@ impl Node {
                     self.taken.remove(&octet);
                 }
             }
-            Action::Say { .. } | Action::Zeroized => {}
+            Action::Zeroized => {
+                if let Some(zeroizing) = &mut self.zeroizing {
+                    zeroizing.agreed = true;
+                }
+            }
+            Action::Say { .. } => {}
         }
         Ok(())
+    }
+
+    /// What is to be delivered was decided before every key was destroyed.
+    fn withholds_key(&self) -> bool {
+        let withholds = self.zeroizing.as_ref().is_some_and(|zeroizing| !zeroizing.agreed);
+        withholds && !self.is(Mutant::ZeroizeGivesWhatWasDue)
     }
 
     fn deliver(&mut self, mut delivery: Delivery, checker: &mut Checker) -> Verdict {
@@ -126,6 +138,12 @@ impl Node {
             (Asked::Close(stream), Answer::Done) => {
                 self.count("closed");
                 checker.close_done(self.end, stream);
+            }
+            (Asked::Stranger(stream), Answer::Done) => {
+                return broken(
+                    "I5",
+                    format!("a KMS has started or closed stream {stream}, which is another's"),
+                );
             }
             (_, Answer::Refused { status, .. }) => self.count(match status as u32 {
                 1..=2 => "refused 1 to 2",

@@ -34,6 +34,8 @@ pub(crate) struct Card {
     delivered: Option<BlockName>,
     pub(crate) newest: Option<BlockName>,
     pub(crate) cell: u64,
+    /// It has erased every key, and does nothing until it is reset.
+    pub(crate) is_zeroized: bool,
 }
 
 pub(crate) const RETAINED_MOST: usize = 24;
@@ -45,11 +47,13 @@ impl Card {
     /// Takes one thing from the link. Returns a block that is lost.
     pub(crate) fn arrive(&mut self, loses: bool) -> Option<Gone> {
         match self.incoming.pop_front()? {
+            Distilled::Session(_) if self.is_zeroized => None,
             Distilled::Session(session) => {
                 self.session = session;
                 self.ring.push_back(CardEvent::Session(session));
                 None
             }
+            Distilled::Block(name) if self.is_zeroized => Some((name, "the card is zeroized")),
             Distilled::Block(name) if loses => Some((name, "lost on the link")),
             Distilled::Block(name) if self.retained.len() >= RETAINED_MOST => Some((name, "overflow")),
             Distilled::Block(name) => {
@@ -82,8 +86,16 @@ impl Card {
         let gone = kept.chain(coming).map(|name| (name, "card reset")).collect();
         self.newest = None;
         self.session = 0;
+        self.is_zeroized = false;
         self.start();
         gone
+    }
+
+    /// Erases every key. Returns what is lost.
+    pub(crate) fn zeroize(&mut self) -> Vec<BlockName> {
+        self.is_zeroized = true;
+        self.ring.clear();
+        std::mem::take(&mut self.retained).into_iter().collect()
     }
 
     /// Delivers a block again that was delivered since the host started.
@@ -118,6 +130,10 @@ impl Card {
 
     pub(crate) fn replays(&self) -> bool {
         self.ring.iter().any(|event| matches!(event, CardEvent::ReplayEnd))
+    }
+
+    pub(crate) fn retained(&self) -> Vec<BlockName> {
+        self.retained.iter().copied().collect()
     }
 
     pub(crate) fn retains(&self, name: BlockName) -> bool {

@@ -81,6 +81,9 @@ impl Checker {
         if !(0..2).all(|e| self.wanted[e].contains(&stream)) {
             return broken("I5", format!("sent before both KMSs had sent get-key; {}", name()));
         }
+        if octets.iter().any(|octet| self.key.fates.get(*octet as usize).is_some_and(|f| f[end].zeroized)) {
+            return broken("zeroize", format!("key is sent that was destroyed; {}", name()));
+        }
         if let Some(before) = self.sent[end].get(&chunk) {
             if before != octets {
                 return broken("I3", format!("sent as {before:?} before; {}", name()));

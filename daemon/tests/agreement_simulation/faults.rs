@@ -70,7 +70,7 @@ faults! {
     LinkDown,
     /// An ID is opened again, whatever became of it.
     IdReused,
-    /// A KMS opens that the stream is not for.
+    /// A KMS opens, starts or closes a stream that is not its own.
     WrongKms,
     /// get-key names an index.
     IndexGiven,
@@ -78,6 +78,8 @@ faults! {
     CloseTwice,
     /// Key comes to the end of its time to live.
     Expiry,
+    /// The operator has every key at one end destroyed.
+    Zeroize,
 }
 
 const COLUMNS: usize = 2 * State::ALL.len();

@@ -17,6 +17,8 @@ pub(crate) struct Fate {
     pub(crate) burnt: Option<&'static str>,
     /// Granted, durably.
     pub(crate) granted: bool,
+    /// The operator was told that it is destroyed.
+    pub(crate) zeroized: bool,
 }
 
 impl Fate {
@@ -71,6 +73,16 @@ impl Key {
         let first = self.octet(name, 0) as usize;
         for fate in &mut self.fates[first..first + length_of(name) as usize] {
             fate[end].destroyed.get_or_insert(why);
+        }
+    }
+
+    /// The operator is told that all of `blocks` is destroyed at `end`.
+    pub(crate) fn is_zeroized(&mut self, end: usize, blocks: &[BlockName]) {
+        for name in blocks {
+            let first = self.octet(*name, 0) as usize;
+            for fate in &mut self.fates[first..first + length_of(*name) as usize] {
+                fate[end].zeroized = true;
+            }
         }
     }
 

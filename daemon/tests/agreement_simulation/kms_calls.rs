@@ -46,8 +46,8 @@ impl World {
 
     /// Source, destination and this end's KMS of a stream that lives at either end.
     fn parties(&self, end: usize, id: KeyStreamId) -> Option<(String, String, String)> {
-        let streams =
-            self.nodes.iter().filter(|node| node.down_until.is_none()).flat_map(|node| node.core.streams());
+        let nodes = [&self.nodes[end], &self.nodes[1 - end]].into_iter();
+        let streams = nodes.filter(|node| node.down_until.is_none()).flat_map(|node| node.core.streams());
         let stream = streams.into_iter().find(|s| s.stream == id)?;
         let (source, destination) = (stream.source.to_owned(), stream.destination.to_owned());
         let of_end = format!("kms://{}", ["a", "b"][end]);
@@ -133,7 +133,8 @@ impl World {
     }
 
     pub(crate) fn get_key(&mut self, end: usize, stream: KeyStreamId, index: Option<u32>) -> Verdict {
-        self.call(end, Call::GetKey(GetKey { kms: None, stream, index }), Asked::GetKey(stream))
+        let kms = self.by_name(end, stream);
+        self.call(end, Call::GetKey(GetKey { kms, stream, index }), Asked::GetKey(stream))
     }
 
     pub(crate) fn some_get_key(&mut self) -> Verdict {
@@ -141,6 +142,9 @@ impl World {
         let live = self.live(end);
         if live.is_empty() {
             return Ok(());
+        }
+        if self.faults.contains(&Fault::WrongKms) && self.dice.hits(150) {
+            return self.stranger_calls(end);
         }
         let stream = live[self.dice.index(live.len())];
         let mut index = None;
@@ -153,6 +157,32 @@ impl World {
     }
 
     pub(crate) fn close(&mut self, end: usize, stream: KeyStreamId) -> Verdict {
-        self.call(end, Call::Close(Close { kms: None, stream }), Asked::Close(stream))
+        let kms = self.by_name(end, stream);
+        self.call(end, Call::Close(Close { kms, stream }), Asked::Close(stream))
+    }
+
+    /// A stream's own KMS at `end`, where the call is to tell who calls.
+    fn by_name(&mut self, end: usize, stream: KeyStreamId) -> Option<String> {
+        if self.dice.hits(500) { self.parties(end, stream).map(|(_, _, mine)| mine) } else { None }
+    }
+
+    /// A KMS of `end` starts or closes a stream that is another's.
+    fn stranger_calls(&mut self, end: usize) -> Verdict {
+        let live = self.live(end);
+        if live.is_empty() {
+            return Ok(());
+        }
+        let stream = live[self.dice.index(live.len())];
+        let Some((_, _, mine)) = self.parties(end, stream) else { return Ok(()) };
+        if !self.strikes_if_up(Fault::WrongKms, end, 1_000) {
+            return Ok(());
+        }
+        let stranger = Some(kms(end, 1 - kms_number(&mine)));
+        let call = if self.dice.hits(500) {
+            Call::GetKey(GetKey { kms: stranger, stream, index: None })
+        } else {
+            Call::Close(Close { kms: stranger, stream })
+        };
+        self.call(end, call, Asked::Stranger(stream))
     }
 }

@@ -29,6 +29,7 @@ mod trace;
 mod trouble;
 mod wire;
 mod world;
+mod zeroize;
 
 use checker::{Violation, broken};
 use mutants::Mutant;

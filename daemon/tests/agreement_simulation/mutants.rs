@@ -52,10 +52,14 @@ pub(crate) enum Mutant {
     LossIsNotCounted,
     /// The KMS is not told of loss.
     LossIsNotTold,
+    /// Pushers keep what they hold when every key is to be destroyed.
+    ZeroizeSparesPushers,
+    /// What was decided before every key was destroyed is delivered.
+    ZeroizeGivesWhatWasDue,
 }
 
 impl Mutant {
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::FlushIsDropped,
         Self::FlushIsDroppedUnseen,
         Self::SendsBeforeItWrites,
@@ -77,6 +81,8 @@ impl Mutant {
         Self::DoesNotWaitForTheFollower,
         Self::LossIsNotCounted,
         Self::LossIsNotTold,
+        Self::ZeroizeSparesPushers,
+        Self::ZeroizeGivesWhatWasDue,
     ];
 }
 

@@ -16,6 +16,7 @@ use super::disk::Disk;
 use super::mutants::Mutant;
 use super::push::{Mood, Pusher};
 use super::trace::Trace;
+use super::zeroize::Zeroizing;
 
 pub(crate) const VAULT_BYTES: u64 = 320;
 /// KMSs at each end.
@@ -42,6 +43,8 @@ pub(crate) enum Asked {
     WrongOpen(usize),
     GetKey(KeyStreamId),
     Close(KeyStreamId),
+    /// get-key or close by a KMS that the stream is not for.
+    Stranger(KeyStreamId),
 }
 
 pub(crate) struct Node {
@@ -66,6 +69,8 @@ pub(crate) struct Node {
     /// Acknowledgements that the card has not taken yet.
     pub(crate) acknowledgements: VecDeque<(BlockName, BlockName)>,
     pub(crate) hangs_up: bool,
+    /// An order to destroy every key is being carried out.
+    pub(crate) zeroizing: Option<Zeroizing>,
     /// The daemon does not run before this time.
     pub(crate) down_until: Option<u64>,
     pub(crate) boot_id: u128,
@@ -109,6 +114,7 @@ impl Node {
             outbox: Vec::new(),
             acknowledgements: VecDeque::new(),
             hangs_up: false,
+            zeroizing: None,
             down_until: None,
             boot_id: 1,
             boot_offset: 0,
@@ -160,6 +166,7 @@ impl Node {
         self.acknowledgements.clear();
         self.told.clear();
         self.hangs_up = false;
+        self.zeroizing = None;
         self.disk.lose_unflushed();
         self.down_until = Some(until);
     }
@@ -306,7 +313,10 @@ impl Node {
                 if self.vault.contains_key(&name) {
                     return Some(Event::Tick);
                 }
-                if damaged {
+                if self.zeroizing.is_some() {
+                    // It was handed over before the card took the order.
+                    Event::BlockLost { name }
+                } else if damaged {
                     checker.key.destroy(self.end, name, "damaged");
                     Event::BlockLost { name }
                 } else {

@@ -93,6 +93,12 @@ impl Pusher {
         Ok(None)
     }
 
+    /// Everything that it holds, or is to get, is destroyed.
+    pub(crate) fn wipe(&mut self) {
+        self.chunks.clear();
+        self.orders.retain(|order| !matches!(order, Order::Deliver(..)));
+    }
+
     /// The next chunk that goes out, for the first time or again.
     pub(crate) fn sends(&mut self) -> Option<Chunk> {
         if self.stopped || self.suspended {
@@ -140,7 +146,11 @@ impl World {
         }
         let mood = node.moods[pusher.kms];
         let told_all = pusher.orders.is_empty() && node.due.is_empty() && node.out.is_empty();
+        let destroying = node.zeroizing.is_some();
         if let Some(chunk) = pusher.sends() {
+            if destroying {
+                return broken("zeroize", format!("end {end} sends {stream} {}", chunk.position));
+            }
             let say = |trace: &Trace| {
                 trace.say(|| format!("end {end} sends {stream} {}: {:?}", chunk.position, chunk.octets));
             };

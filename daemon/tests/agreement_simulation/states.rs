@@ -121,6 +121,7 @@ impl World {
             match asked {
                 Asked::Open | Asked::WrongOpen(_) => states.add(State::OpenPending, end == 1),
                 Asked::GetKey(_) => states.add(State::GetKeyPending, end == 1),
+                Asked::Stranger(_) => {}
                 Asked::Close(_) => states.add(State::ClosePending, true),
             }
         }

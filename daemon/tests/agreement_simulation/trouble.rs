@@ -14,7 +14,7 @@ use super::world::World;
 
 impl World {
     pub(crate) fn trouble(&mut self, end: usize) -> Verdict {
-        match self.dice.below(17) {
+        match self.dice.below(18) {
             0 | 1 => self.close_at_any_moment(end)?,
             2 if self.strikes_if_up(Fault::Crash, end, 400) => {
                 let down = self.dice_down();
@@ -43,7 +43,8 @@ impl World {
                 let which = self.dice.index(64);
                 self.nodes[end].card.repeat(which);
             }
-            16 => {
+            16 => self.zeroize(end)?,
+            17 => {
                 if let Some(name) = self.nodes[end].card.newest {
                     self.handle(end, Event::Newest { name })?;
                 }

@@ -51,7 +51,13 @@ impl World {
     pub(crate) fn new(seed: u64, mutant: Option<Mutant>, traced: bool) -> Self {
         let mut dice = Dice::new(seed);
         let mut faults: BTreeSet<Fault> = Fault::ALL.iter().copied().filter(|_| dice.hits(550)).collect();
-        for rare in [Fault::LedgerLost, Fault::LedgerRolledBack, Fault::BothLedgers, Fault::MessageOfBefore] {
+        for rare in [
+            Fault::LedgerLost,
+            Fault::LedgerRolledBack,
+            Fault::BothLedgers,
+            Fault::MessageOfBefore,
+            Fault::Zeroize,
+        ] {
             if dice.hits(500) {
                 faults.remove(&rare);
             }
@@ -208,6 +214,9 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, end: usize) -> Verdict {
+        if self.nodes[end].card.is_zeroized {
+            self.reset_card(end);
+        }
         self.nodes[end].start(&mut self.checker)?;
         self.settle(end)
     }
@@ -292,6 +301,7 @@ impl World {
                 self.wires[end].ends();
                 self.handle(end, Event::PeerDisconnected)?;
             }
+            self.zeroizing_goes_on(end)?;
             if !self.nodes[end].out.is_empty() && (self.healed || self.dice.hits(350)) {
                 self.settle(end)?;
             }

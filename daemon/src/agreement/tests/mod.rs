@@ -6,15 +6,21 @@
 )]
 
 mod calls;
+mod card_news;
 mod endings;
+mod entries;
+mod follower_reports;
 mod handshake;
 mod hostile_peer;
 mod limits;
 mod owners;
+mod partial_loss;
 mod parts;
 mod restart;
 mod restarts;
 mod scheduling;
 mod shares;
 mod two_ends;
+mod waiting_calls;
+mod wrong_entries;
 mod zeroized;

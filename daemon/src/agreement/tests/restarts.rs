@@ -223,3 +223,26 @@ fn no_predefined_id(newest: Option<BlockName>, cell: u64) {
     both.run(30);
     assert!(both.ends[1].durable.streams[&stream].closed);
 }
+
+#[test]
+fn key_granted_in_the_very_millisecond_to_which_wall_time_has_gone_back_is_as_young_as_it_says() {
+    for (back, lost_chunks) in [(0, 0), (1, u64::from(BLOCK / 64))] {
+        let mut both = Ends::in_step(1_000_000);
+        let stream = both.stream(QosRequest { ttl: Some(3_600), ..qos(64) });
+        both.block();
+        both.run(30);
+        let durable = both.ends[0].durable.clone();
+        assert_eq!(durable.streams[&stream].next, u64::from(BLOCK / 64));
+        let latest = durable.log.values().map(|logged| logged.stamp.wall_ms).max().unwrap();
+        let mut settings = settings(Role::Leader);
+        settings.boot_id += 1;
+        let mut core = Core::new(settings, durable);
+        let mut out = Output::default();
+        core.handle(Now { boot_ms: 5, wall_ms: latest - back }, Event::Start, &mut out);
+        let expired = out.actions.iter().map(|action| match action {
+            Action::Lost { count, cause: LossCause::Expired, .. } => *count,
+            _ => 0,
+        });
+        assert_eq!(expired.sum::<u64>(), lost_chunks, "{back}");
+    }
+}

@@ -1,7 +1,7 @@
 //! How streams end, and what must be over with them.
 
-use super::two_ends::{A, B, BLOCK, Ends};
-use crate::agreement::{Action, Event};
+use super::two_ends::{A, B, BLOCK, Ends, settings};
+use crate::agreement::{Action, Event, Role};
 use crate::calls::{Answer, Call, Open};
 use crate::interface::{KeyStreamId, QosRequest, Status};
 
@@ -117,4 +117,22 @@ fn a_get_key_that_waits_for_the_leader_is_asked_again_over_the_next_connection()
     let answer = both.ends[1].answer(wanted);
     let status = Status::PeerApplicationNotConnected;
     assert!(matches!(answer, Some(Answer::Refused { status: s, .. }) if *s == status), "{answer:?}");
+}
+
+#[test]
+fn no_more_closed_ids_are_remembered_than_may_be() {
+    let (mut leader, mut follower) = (settings(Role::Leader), settings(Role::Follower));
+    (leader.most_closed_ids, follower.most_closed_ids) = (2, 2);
+    let mut both = Ends::with(leader, follower, 1_000_000);
+    for _ in 0..4 {
+        let stream = both.stream(qos(64));
+        for end in 0..2 {
+            both.close(end, stream);
+            both.event(end, Event::Stopped { stream, sent_up_to: 0 });
+        }
+        both.run(30);
+    }
+    for end in &both.ends {
+        assert_eq!(end.core.status().closed_ids, 2);
+    }
 }

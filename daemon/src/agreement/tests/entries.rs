@@ -106,3 +106,31 @@ fn no_two_entries_that_differ_have_the_same_hash() {
     }
     assert_eq!(hashes.len(), decisions.len() + 3);
 }
+
+/// Two versions of the program, or a ledger and the program that reads it, must come to the same hash.
+#[test]
+fn the_hash_of_an_entry_is_what_it_was_in_every_version() {
+    let hash = |decision: Decision| {
+        let entry = Entry::chained(&Digest::NONE, 1, decision);
+        serde_json::to_value(entry.hash).unwrap().as_str().unwrap().to_owned()
+    };
+    let hashes = [
+        hash(open(|_| {})),
+        hash(open(|o| o.opener = Role::Follower)),
+        hash(grant(|_| {})),
+        hash(Decision::Skip { stream: KeyStreamId::from_u128(1), to: 2 }),
+        hash(Decision::Burn { to: Mark { block: BlockName::new(1, 2), offset: 3 } }),
+        hash(Decision::End { stream: KeyStreamId::from_u128(1) }),
+    ];
+    assert_eq!(
+        hashes.map(|hash| hash[..16].to_owned()),
+        [
+            "4dfe7667efa95d31",
+            "ed05c7d2cd961a19",
+            "b2f9312538949559",
+            "ba0669384623e640",
+            "9284cdbd515ddcdd",
+            "13373c4812d9d933",
+        ]
+    );
+}

@@ -174,3 +174,41 @@ fn an_end_that_is_in_step_still_greets_the_other_that_has_not_heard_its_greeting
         assert_eq!(hellos.count(), 0, "and then they leave it at that");
     }
 }
+
+#[test]
+fn a_follower_that_tells_another_story_in_the_least_makes_a_new_epoch_begin() {
+    type Change = fn(&mut Hello);
+    let stories: [(Change, bool); 6] = [
+        (|_| {}, false),
+        (|hello| hello.hash = Digest::of_epoch(1, 2, 3), true),
+        (|hello| hello.epoch -= 1, true),
+        (|hello| hello.last += 1, true),
+        (|hello| hello.last -= 1, true),
+        (|hello| (hello.last, hello.hash) = (hello.last + 1, Digest::of_epoch(1, 2, 3)), true),
+    ];
+    for (number, (change, begins)) in stories.into_iter().enumerate() {
+        let mut both = Ends::in_step(1_000_000);
+        both.stream(QosRequest::default());
+        both.block();
+        both.run(50);
+        both.cut();
+        let epoch = both.ends[0].durable.epoch;
+        let durable = &both.ends[1].durable;
+        let mut hello = Hello {
+            version: PROTOCOL_VERSION,
+            role: Role::Follower,
+            module: "B".into(),
+            epoch,
+            last: durable.last,
+            hash: durable.hash,
+            card: 2,
+            peer_card: 1,
+            kms: Vec::new(),
+            heard: false,
+        };
+        change(&mut hello);
+        both.event(0, Event::PeerConnected);
+        both.event(0, Event::PeerMessage(Message::Hello(hello)));
+        assert_eq!(both.ends[0].durable.epoch > epoch, begins, "story {number}");
+    }
+}

@@ -178,3 +178,42 @@ fn octets_delivered_are_counted() {
     assert_eq!(fates(&mut both, stream), [Delivered(0, 1), Delivered(1, 2)]);
     assert_eq!(both.ends[1].core.status().counters.delivered_bytes, 3 * 640);
 }
+
+#[test]
+fn what_is_known_to_be_lost_before_its_turn_comes_costs_no_more_than_its_chunks() {
+    let (mut both, stream) = restarted(640, 5);
+    // Loss is counted only when all before it is accepted, and by then everything has come.
+    held(&mut both, 0);
+    lost(&mut both, 1);
+    held(&mut both, 2);
+    held(&mut both, 3);
+    lost(&mut both, 4);
+    assert_eq!(fates(&mut both, stream), [Delivered(0, 1), Lost(1, 3), Delivered(4, 2), Lost(6, 2)]);
+    assert_eq!(both.ends[1].core.status().counters.lost_chunks.iter().sum::<u64>(), 5);
+}
+
+#[test]
+fn positions_that_were_never_granted_are_not_called_lost() {
+    for end in 0..2 {
+        let mut both = Ends::in_step(1_000_000);
+        let stream = both.stream(QosRequest { key_chunk_size: Some(512), ..QosRequest::default() });
+        both.block();
+        both.run(30);
+        // Two chunks are granted; then both KMSs want key from 10 on, of which there is none.
+        for either in 0..2 {
+            both.get_key(either, stream, Some(10));
+        }
+        both.run(30);
+        assert_eq!(both.ends[end].durable.streams[&stream].next, 10);
+        both.close(end, stream);
+        let counts: Vec<u64> = both.ends[end]
+            .actions
+            .iter()
+            .filter_map(|action| match action {
+                Action::Lost { count, .. } => Some(*count),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(counts, [2], "end {end}");
+    }
+}

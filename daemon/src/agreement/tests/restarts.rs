@@ -246,3 +246,31 @@ fn key_granted_in_the_very_millisecond_to_which_wall_time_has_gone_back_is_as_yo
         assert_eq!(expired.sum::<u64>(), lost_chunks, "{back}");
     }
 }
+
+#[test]
+fn entries_that_the_follower_has_not_applied_still_take_up_its_room_after_a_restart() {
+    let mut both = Ends::in_step(1_000_000);
+    let _ = both.stream(qos(64));
+    // Both have the blocks and the leader knows it; what it grants of them is not heard.
+    both.connected = false;
+    let mut reports = Vec::new();
+    for sequence in 0..2 {
+        let name = BlockName::new(1, sequence);
+        for end in 0..2 {
+            let time = both.time + 10 * (sequence + 1);
+            let said = both.ends[end].handle(time, Event::BlockHeld { name, length: BLOCK, replayed: false });
+            if end == 1 {
+                reports.extend(said);
+            }
+        }
+    }
+    for report in reports {
+        let _ = both.ends[0].handle(both.time + 30, Event::PeerMessage(report));
+    }
+    let before = both.ends[0].core.leading.unapplied;
+    assert!(before.bytes >= u64::from(BLOCK) && before.blocks >= 1, "{before:?}");
+    let durable = both.ends[0].durable.clone();
+    both.ends[0] = End::new(settings(Role::Leader), durable);
+    let _ = both.ends[0].handle(both.time + 40, Event::Start);
+    assert_eq!(both.ends[0].core.leading.unapplied, before);
+}

@@ -7,6 +7,7 @@
 
 mod calls;
 mod endings;
+mod grants;
 mod handshake;
 mod hostile_peer;
 mod limits;

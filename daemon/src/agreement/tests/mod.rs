@@ -11,6 +11,7 @@ mod grants;
 mod handshake;
 mod holdings;
 mod hostile_peer;
+mod leading;
 mod limits;
 mod owners;
 mod parts;

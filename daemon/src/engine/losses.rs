@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tokio::time::{Duration, Instant};
 
-use crate::agreement::{LossCause, Position};
+use crate::agreement::{Durable, LossCause, Position};
 use crate::interface::KeyStreamId;
 
 /// Losses are gathered for this long before they are said.
@@ -16,6 +16,35 @@ struct Stretch {
     last: Position,
     count: u64,
     due: Instant,
+}
+
+/// Says at the start what the ledger has counted. A daemon that was killed may have counted losses without having said them.
+pub(super) fn say_counted(durable: &Durable) {
+    for line in counted(durable) {
+        log::info!("{line}");
+    }
+}
+
+fn counted(durable: &Durable) -> Vec<String> {
+    let mut streams: Vec<_> = durable.streams.iter().collect();
+    streams.sort_unstable_by_key(|(stream, _)| **stream);
+    let lines = streams.into_iter().filter_map(|(stream, state)| {
+        let causes: Vec<String> = LossCause::ALL
+            .iter()
+            .zip(state.lost)
+            .filter(|(_, count)| *count > 0)
+            .map(|(cause, count)| format!("{count} ({cause:?})"))
+            .collect();
+        let sum = state.lost.iter().fold(0_u64, |sum, count| sum.saturating_add(*count));
+        (sum > 0).then(|| {
+            format!(
+                "key stream {stream}: the ledger counts {sum} lost chunks below {}: {}",
+                state.position,
+                causes.join(", ")
+            )
+        })
+    });
+    lines.collect()
 }
 
 /// Losses that are not in the log yet.
@@ -73,9 +102,50 @@ impl Losses {
 mod tests {
     use tokio::time::Instant;
 
-    use super::{GATHERED_FOR, Losses};
-    use crate::agreement::LossCause;
-    use crate::interface::KeyStreamId;
+    use super::{GATHERED_FOR, Losses, counted};
+    use crate::agreement::{Durable, LossCause, StreamState};
+    use crate::interface::{KeyStreamId, Qos};
+
+    #[test]
+    fn what_a_killed_daemon_has_counted_and_not_said_is_said_at_the_next_start() {
+        let qos = Qos {
+            key_chunk_size: 32,
+            max_bps: 0,
+            min_bps: 0,
+            jitter: 0,
+            priority: 0,
+            timeout: 1,
+            ttl: 1,
+            metadata_mimetype: "application/json".into(),
+        };
+        let mut state = StreamState {
+            source: "kms://a".into(),
+            destination: "kms://b".into(),
+            qos,
+            opened: None,
+            peer_opened: false,
+            wanted: false,
+            wish: 0,
+            closed: false,
+            next: 100,
+            position: 0,
+            lost: [0; LossCause::ALL.len()],
+        };
+        let mut durable = Durable::default();
+        durable.streams.insert(KeyStreamId::from_u128(1), state.clone());
+        assert!(counted(&durable).is_empty(), "nothing is lost");
+        state.position = 90;
+        state.lost[LossCause::BlockLost as usize] = 7;
+        state.lost[LossCause::Expired as usize] = 3;
+        durable.streams.insert(KeyStreamId::from_u128(2), state);
+        assert_eq!(
+            counted(&durable),
+            [
+                "key stream 00000000-0000-0000-0000-000000000002: the ledger counts 10 lost chunks below 90: 7 (BlockLost), \
+              3 (Expired)"
+            ]
+        );
+    }
 
     #[test]
     fn a_thousand_expired_grants_are_one_line_that_counts_them_all() {

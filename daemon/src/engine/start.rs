@@ -19,7 +19,7 @@ use super::batches::Batches;
 use super::card::CardPort;
 use super::exit::Failure;
 use super::keys::Keys;
-use super::losses::Losses;
+use super::losses::{self, Losses};
 use super::saying::Saying;
 use super::streams::Streams;
 use super::supervision::Supervision;
@@ -118,6 +118,7 @@ async fn run_on<B: Backing + Send + 'static>(
             // The ledger before the card: one that is refused leaves the card alone.
             let mut ledger = open_ledger(&config)?;
             let durable = ledger.load()?;
+            losses::say_counted(&durable);
             let audit = open_audit(&config)?;
             Ok((vault, ledger, durable, audit, open_card(reach()?, &config)?))
         })

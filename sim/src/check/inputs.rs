@@ -65,14 +65,26 @@ pub fn read_counted(path: &Path) -> Result<CountedLosses, CheckError> {
     Ok(all)
 }
 
-/// Positions that the modules have counted as lost, by stream.
+/// What the modules have counted as lost, by stream.
 #[derive(Clone, Debug, Default)]
-pub struct CountedLosses(HashMap<Uuid, Vec<Range<u64>>>);
+pub struct CountedLosses {
+    /// Positions.
+    pub(super) positions: HashMap<Uuid, Vec<Range<u64>>>,
+    /// How many more each end has counted without telling which.
+    pub(super) more: [HashMap<Uuid, u64>; 2],
+}
 
 impl CountedLosses {
     /// Adds positions of a stream.
     pub fn add(&mut self, stream: Uuid, positions: Range<u64>) {
-        self.0.entry(stream).or_default().push(positions);
+        self.positions.entry(stream).or_default().push(positions);
+    }
+
+    /// One end (0: A, 1: B) has counted `count` more chunks of a stream, and did not come to say which.
+    pub fn add_more(&mut self, end: usize, stream: Uuid, count: u64) {
+        if let Some(more) = self.more.get_mut(end) {
+            *more.entry(stream).or_insert(0) += count;
+        }
     }
 }
 
@@ -102,7 +114,7 @@ pub fn judge(a: &Path, b: &Path, counted: CountedLosses) -> Result<Verdict, Chec
         )));
     }
     let mut judge = Judge::default();
-    judge.counted = counted.0;
+    judge.counted = counted;
     let mut times = [Some(0), Some(0)];
     // The end that is behind in time is read on, so that little waits for the other.
     while let Some(end) = behind(&times) {

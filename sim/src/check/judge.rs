@@ -6,6 +6,7 @@ use std::ops::Range;
 use uuid::Uuid;
 
 use super::course::{self, Course, Missing};
+use super::inputs::CountedLosses;
 use super::matching::{Compared, Matching};
 use super::reuse::{self, Reuse, StreamNumber};
 use super::verdict::{Findings, LEAST_COMPARED_PERCENT, Outcome, Row, Verdict};
@@ -33,8 +34,8 @@ pub(super) struct Judge {
     not_proven: Vec<String>,
     pub(super) notes: Vec<String>,
     ended: [bool; 2],
-    /// Positions that the modules have counted as lost.
-    pub(super) counted: HashMap<Uuid, Vec<Range<u64>>>,
+    /// What the modules have counted as lost.
+    pub(super) counted: CountedLosses,
 }
 
 impl Judge {
@@ -328,8 +329,9 @@ impl Judge {
     fn gaps(&mut self, id: Uuid, courses: &[Course; 2]) {
         let [a, b] = courses;
         let ends = [(a, b, ENDS[0]), (b, a, ENDS[1])];
-        let counted = self.counted.entry(id).or_default();
-        for (own, other, end) in ends {
+        let CountedLosses { positions, more } = &mut self.counted;
+        let counted = positions.entry(id).or_default();
+        for ((own, other, end), more) in ends.into_iter().zip(more) {
             if own.overflowed {
                 self.not_proven
                     .push(format!("stream {id} has too many gaps, notices or calls at {end} to judge"));
@@ -343,6 +345,10 @@ impl Judge {
             for missing in own.missing.iter().cloned().chain(own.missing_before_first(other)) {
                 if !excused(&missing, counted) {
                     let count = missing.positions.end - missing.positions.start;
+                    if let Some(left) = more.get_mut(&id).filter(|left| **left >= count) {
+                        *left -= count;
+                        continue;
+                    }
                     let what = format!("{count} chunks were passed over at {end} without a counted loss");
                     self.findings.add(Invariant::I4, Some(id), Some(missing.positions.start), what);
                 }

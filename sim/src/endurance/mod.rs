@@ -304,9 +304,9 @@ impl<'a> Run<'a> {
         let left = self.cast.leave().await;
         let mut counted = CountedLosses::default();
         let mut lost = [0; 2];
-        for (sum, name) in lost.iter_mut().zip(["qkdd-a.log", "qkdd-b.log"]) {
+        for (end, (sum, name)) in lost.iter_mut().zip(["qkdd-a.log", "qkdd-b.log"]).enumerate() {
             let path = self.places.directory.join(name);
-            *sum = losses::read(&path, &mut counted)
+            *sum = losses::read(&path, end, &mut counted)
                 .map_err(|source| EnduranceError::Log { path: path.clone(), source })?;
         }
         let verdict = judge(&self.places.history(0), &self.places.history(1), counted)?;

@@ -182,6 +182,16 @@ fn a_gap_nobody_told_of_is_caught_and_a_told_counted_or_wished_one_is_not() {
         assert_eq!(verdict.outcome, outcome, "{}", verdict.text());
     }
 
+    // How many B's ledger counts beyond what B came to say; what A counts is no excuse.
+    for (end, count, outcome) in
+        [(1, 5, Outcome::Agree), (1, 4, Outcome::Violated), (0, 5, Outcome::Violated)]
+    {
+        let mut counted = CountedLosses::default();
+        counted.add_more(end, STREAM, count);
+        let verdict = judge(&a, &b, counted).expect("can be judged");
+        assert_eq!(verdict.outcome, outcome, "{}", verdict.text());
+    }
+
     let mut case = gap();
     case.drop_in_b(0..20);
     assert_broken(&case, &[Invariant::I4]);

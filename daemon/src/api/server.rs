@@ -12,6 +12,7 @@ use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::rt::net::TcpStream;
 use actix_web::{App, web};
 use nix::sys::socket::{Backlog, listen};
+use tokio_util::either::Either;
 
 use super::connection::Connection;
 use super::doors::{Doors, turn_away};
@@ -158,6 +159,7 @@ pub fn serve(
                 };
                 // Only delays answers where it cannot be set.
                 let _ = stream.set_nodelay(true);
+                let stream = Either::Left(stream);
                 let (wire, caller) = match tls {
                     None => (Wire::Plain(stream), Caller::Unknown),
                     Some(tls) => tls

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 
 /// Path of key-material on a KMS, where the configuration names none.
 pub const KEY_MATERIAL_PATH: &str = "/api/v1/qkd/etsi004/key-material";
@@ -61,6 +62,8 @@ pub struct KmsEndpoint {
     pub server: HostPort,
     /// Absolute path, with the query if there is one.
     pub path: String,
+    /// UNIX socket to connect to instead of the server, by somebody who connects on.
+    pub through: Option<PathBuf>,
 }
 
 impl KmsEndpoint {
@@ -86,7 +89,7 @@ impl KmsEndpoint {
         let (host, port) = split_authority(authority)?;
         let path = if path.is_empty() || path == "/" { KEY_MATERIAL_PATH } else { path };
         let port = port.unwrap_or(if secure { 443 } else { 80 });
-        Ok(Self { secure, server: HostPort { host, port }, path: path.to_owned() })
+        Ok(Self { secure, server: HostPort { host, port }, path: path.to_owned(), through: None })
     }
 }
 

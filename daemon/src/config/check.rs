@@ -69,8 +69,13 @@ pub(super) fn peer(reader: &mut Reader<'_>, keys: PeerKeys) -> Option<Peer> {
         PeerAddress::Listen(_) => None,
         PeerAddress::Connect(server) => Some(server.host.clone()),
     };
+    if keys.through.is_some() && matches!(address, PeerAddress::Listen(_)) {
+        reader.note_at("peer", 0, "through", "belongs to connect, and this end listens: remove it");
+        return None;
+    }
     Some(Peer {
         address,
+        through: keys.through,
         kms: keys.kms,
         certificate_name: keys.certificate_name.or(host),
         silence_deadline_ms: keys.silence_deadline_ms,

@@ -75,11 +75,32 @@ pub enum PeerAddress {
     Connect(HostPort),
 }
 
+impl PeerAddress {
+    /// Where this end listens, if it does.
+    #[must_use]
+    pub fn listens(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Listen(address) => Some(*address),
+            Self::Connect(_) => None,
+        }
+    }
+}
+
+impl Kms {
+    /// The endpoint, and the way to it.
+    #[must_use]
+    pub fn reached(&self) -> KmsEndpoint {
+        KmsEndpoint { through: self.through.clone(), ..self.endpoint.clone() }
+    }
+}
+
 /// The daemon at the other end of the QKD link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Which end connects, and where.
     pub address: PeerAddress,
+    /// UNIX socket to connect to in its place.
+    pub through: Option<PathBuf>,
     /// URIs of the KMSs at the other end; none is one of this end's.
     pub kms: Vec<String>,
     /// DNS name or IP address that the other daemon's certificate must have. With [`Config::tls`] it is there.

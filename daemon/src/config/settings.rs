@@ -231,7 +231,7 @@ section! {
 section! {
     /// The HTTP interface that the KMS calls.
     pub struct Api in "api" {
-        /// Address to listen on.
+        /// Address to listen on. A socket that systemd passes under the name "api" takes its place, and must have this address.
         listen: SocketAddr = LISTEN;
         /// How success is told: "openapi" answers 201, 205 and 204, "ok" answers 200 with a body.
         profile: Profile = Choice(Some(Profile::OpenApi));
@@ -262,10 +262,14 @@ section! {
 section! {
     /// The daemon at the other end of the QKD link. Exactly one end listens and the other connects.
     pub(crate) struct PeerKeys in "peer" {
-        /// Address to listen on for the other daemon.
+        /// Address to listen on for the other daemon. A socket that systemd passes under the name "peer" takes its place, and
+        /// must have this address.
         listen: Option<SocketAddr> = Optional(LISTEN);
         /// Where the other daemon listens.
         connect: Option<HostPort> = Optional(SERVER);
+        /// UNIX socket to connect to instead of `connect`, for a daemon that has no network of its own: who listens there
+        /// connects on. TLS and its name stay those of `connect`.
+        through: Option<PathBuf> = Optional(FILE);
         /// URIs of the KMSs at the other end.
         kms: Vec<String> = List { of: URI, most: MOST_KMS };
         /// DNS name that the other daemon's certificate must have. Without it, the host in `connect` is meant.
@@ -284,6 +288,9 @@ section! {
         uri: String = URI;
         /// Where the KMS takes key material. Without a path, /api/v1/qkd/etsi004/key-material is meant.
         endpoint: KmsEndpoint = ENDPOINT;
+        /// UNIX socket to connect to instead of the endpoint's host, for a daemon that has no network of its own: who listens
+        /// there connects on to that host. TLS and its names stay those of the endpoint.
+        through: Option<PathBuf> = Optional(FILE);
         /// Names (subject alternative names) by which this KMS is known when it calls the API over TLS. A name stands for one
         /// KMS; whose certificate has none of them may not call.
         certificate_names: Option<Vec<CertificateName>> = Optional(List { of: CERTIFICATE_NAME, most: MOST_NAMES });

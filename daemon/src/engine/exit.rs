@@ -9,6 +9,7 @@ use qkd_driver::backing::BackingError;
 use qkd_driver::backing::vfio::PciAddress;
 
 use super::card::CardEnd;
+use super::passed::PassedError;
 use super::streams::PushFault;
 use crate::agreement::BlockName;
 use crate::api::ServeError;
@@ -61,6 +62,9 @@ pub enum Failure {
         /// What the system said.
         source: std::io::Error,
     },
+    /// What systemd has passed is not what the configuration says.
+    #[error("{0}")]
+    Passed(#[from] PassedError),
     /// The API cannot be served.
     #[error("{0}")]
     Api(#[from] ServeError),
@@ -130,7 +134,7 @@ impl Failure {
             Self::Card(CardEnd::Gone | CardEnd::RemovalRequested) => 4,
             Self::Card(CardEnd::OutOfOrder(_) | CardEnd::NotClosed(_) | CardEnd::NotZeroized(_))
             | Self::NotZeroized(_) => 5,
-            Self::ApiAddress { .. } | Self::Api(_) | Self::Peer(_) | Self::Operator(_) => 6,
+            Self::ApiAddress { .. } | Self::Passed(_) | Self::Api(_) | Self::Peer(_) | Self::Operator(_) => 6,
             Self::Vault(_) => 7,
             Self::Ledger(_) => 8,
         })

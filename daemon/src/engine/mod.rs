@@ -14,6 +14,7 @@ mod exit;
 mod first_light;
 mod keys;
 mod losses;
+mod passed;
 mod saying;
 mod start;
 mod streams;

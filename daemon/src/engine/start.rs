@@ -24,7 +24,7 @@ use super::saying::Saying;
 use super::streams::Streams;
 use super::supervision::Supervision;
 use super::writer::Writer;
-use super::{Engine, Inputs, clock, first_light};
+use super::{Engine, Inputs, clock, first_light, passed};
 use crate::agreement::{self, Capacity, CardFacts, Core, Output};
 use crate::audit::{AuditFile, What, Who};
 use crate::calls::CallPort;
@@ -34,7 +34,7 @@ use crate::peer::{Endpoint, Link, Times};
 use crate::push::Pusher;
 use crate::tls::{Tls, keep};
 use crate::vault::{Locking, MemoryKind, Vault};
-use crate::{api, operator, peer};
+use crate::{api, config, operator, peer};
 
 /// Longest answer of a card's server.
 const CARD_ANSWER: Duration = Duration::from_secs(10);
@@ -96,7 +96,11 @@ async fn run_on<B: Backing + Send + 'static>(
     let tls = Tls::load(&config)?.map(Arc::new);
     supervision.status("Reaching the card and testing it");
     let address = config.api.listen;
-    let listener = TcpListener::bind(address).map_err(|source| Failure::ApiAddress { address, source })?;
+    let passed = passed::sockets(address, config.peer.address.listens())?;
+    let listener = match passed.api {
+        Some(listener) => listener,
+        None => TcpListener::bind(address).map_err(|source| Failure::ApiAddress { address, source })?,
+    };
     let api_address = listener.local_addr()?;
 
     let locking = match config.vault.memory {
@@ -133,8 +137,11 @@ async fn run_on<B: Backing + Send + 'static>(
     };
 
     let (peer_events, peer) = mpsc::channel(QUEUE);
-    let link =
-        Link::start(endpoint_of(&config.peer.address), times_of(&config), tls.clone(), peer_events).await?;
+    let endpoint = match passed.peer {
+        Some(listener) => Endpoint::Passed(listener),
+        None => endpoint_of(&config.peer),
+    };
+    let link = Link::start(endpoint, times_of(&config), tls.clone(), peer_events).await?;
 
     let (port, mut calls) = CallPort::new(usize::try_from(config.api.most_waiting_calls).unwrap_or(QUEUE));
     let (server, server_handle) =
@@ -172,7 +179,7 @@ async fn run_on<B: Backing + Send + 'static>(
         let (stopped_in, stopped) = mpsc::unbounded_channel();
         let (wiped_in, wiped) = mpsc::unbounded_channel();
         let endpoints: HashMap<_, _> =
-            config.kms.iter().map(|kms| (kms.uri.clone(), kms.endpoint.clone())).collect();
+            config.kms.iter().map(|kms| (kms.uri.clone(), kms.reached())).collect();
         let pusher = Pusher::new(config.push.clone(), &config.transport, tls, locking, reports_in);
         let mut auditing = Auditing::default();
         let (version, module) = (env!("CARGO_PKG_VERSION").to_owned(), config.module.name.clone());
@@ -338,10 +345,11 @@ fn agreement_settings(config: &Config, card: CardFacts, vault: &Vault) -> agreem
     }
 }
 
-fn endpoint_of(address: &PeerAddress) -> Endpoint {
-    match address {
-        PeerAddress::Listen(address) => Endpoint::Listen(*address),
-        PeerAddress::Connect(server) => Endpoint::Connect(server.to_string()),
+fn endpoint_of(peer: &config::Peer) -> Endpoint {
+    match (&peer.address, &peer.through) {
+        (PeerAddress::Listen(address), _) => Endpoint::Listen(*address),
+        (PeerAddress::Connect(_), Some(socket)) => Endpoint::Through(socket.clone()),
+        (PeerAddress::Connect(server), None) => Endpoint::Connect(server.to_string()),
     }
 }
 

@@ -3,24 +3,30 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout};
+use tokio_util::either::Either;
 
 use super::connection::{Ended, Frames, Order, carry, first_frame, framed};
 use super::{PeerEvent as Event, Times};
 use crate::tls::{Throttle, Tls, Wire};
 
 /// Where the other daemon is.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Endpoint {
     /// This end waits for the other at this address.
     Listen(SocketAddr),
+    /// This end waits for the other at a socket that was passed to it.
+    Passed(std::net::TcpListener),
     /// This end connects to `host:port`.
     Connect(String),
+    /// This end connects to a UNIX socket, behind which somebody connects on to the other daemon.
+    Through(PathBuf),
 }
 
 /// What the link tells the engine.
@@ -47,6 +53,9 @@ pub enum LinkError {
         /// What the system said.
         source: io::Error,
     },
+    /// The socket that was passed cannot be used.
+    #[error("peer link: the socket that systemd has passed cannot be used: {0}")]
+    Passed(io::Error),
 }
 
 /// The engine's handle. Dropping it ends the link.
@@ -72,19 +81,31 @@ impl Link {
         events: mpsc::Sender<PeerEvent>,
     ) -> Result<Self, LinkError> {
         let (orders, mut receiver) = mpsc::channel(QUEUE);
-        let mut local = None;
-        let task =
-            match endpoint {
-                Endpoint::Listen(address) => {
-                    let wrap = |source| LinkError::Listen { address, source };
-                    let listener = TcpListener::bind(address).await.map_err(wrap)?;
-                    local = Some(listener.local_addr().map_err(wrap)?);
-                    tokio::spawn(async move { listen(listener, &times, tls, &mut receiver, &events).await })
-                }
-                Endpoint::Connect(name) => tokio::spawn(async move {
-                    connect(&name, &times, tls.as_deref(), &mut receiver, &events).await
-                }),
-            };
+        let listener = match endpoint {
+            Endpoint::Listen(address) => {
+                let wrap = |source| LinkError::Listen { address, source };
+                let listener = TcpListener::bind(address).await.map_err(wrap)?;
+                let local = listener.local_addr().map_err(wrap)?;
+                Ok((listener, local))
+            }
+            Endpoint::Passed(listener) => {
+                listener.set_nonblocking(true).map_err(LinkError::Passed)?;
+                let local = listener.local_addr().map_err(LinkError::Passed)?;
+                Ok((TcpListener::from_std(listener).map_err(LinkError::Passed)?, local))
+            }
+            Endpoint::Connect(name) => Err(Way::Tcp(name)),
+            Endpoint::Through(path) => Err(Way::Unix(path)),
+        };
+        let (task, local) = match listener {
+            Ok((listener, local)) => {
+                let task = async move { listen(listener, &times, tls, &mut receiver, &events).await };
+                (tokio::spawn(task), Some(local))
+            }
+            Err(way) => {
+                let task = async move { connect(&way, &times, tls.as_deref(), &mut receiver, &events).await };
+                (tokio::spawn(task), None)
+            }
+        };
         Ok(Self { orders, task, local })
     }
 
@@ -113,8 +134,23 @@ impl Drop for Link {
     }
 }
 
+/// How the other daemon is reached.
+enum Way {
+    Tcp(String),
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(name) => f.write_str(name),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
 async fn connect(
-    name: &str,
+    way: &Way,
     times: &Times,
     tls: Option<&Tls>,
     orders: &mut mpsc::Receiver<Order>,
@@ -124,7 +160,7 @@ async fn connect(
     let mut pause = first;
     let refusals = Throttle::default();
     loop {
-        match timeout(times.patience, reach(name, tls)).await {
+        match timeout(times.patience, reach(way, tls)).await {
             Ok(Ok(stream)) => {
                 if events.send(Event::Connected).await.is_err() {
                     return;
@@ -140,14 +176,14 @@ async fn connect(
                 }
             }
             Ok(Err(NotReached::Unanswered(e))) => {
-                log::debug!("peer link: {name} does not answer: {e}; trying again");
+                log::debug!("peer link: {way} does not answer: {e}; trying again");
             }
             Ok(Err(NotReached::Untrusted(e))) => {
                 if let Some(more) = refusals.may_say(Instant::now().into_std()) {
-                    log::warn!("peer link: no TLS connection with {name}: {e}; trying again{more}");
+                    log::warn!("peer link: no TLS connection with {way}: {e}; trying again{more}");
                 }
             }
-            Err(_) => log::debug!("peer link: {name} gave no answer in {:?}; trying again", times.patience),
+            Err(_) => log::debug!("peer link: {way} gave no answer in {:?}; trying again", times.patience),
         }
         sleep(pause).await;
         pause = (pause * 2).min(greatest);
@@ -160,9 +196,15 @@ enum NotReached {
     Untrusted(io::Error),
 }
 
-async fn reach(name: &str, tls: Option<&Tls>) -> Result<Wire, NotReached> {
-    let stream = TcpStream::connect(name).await.map_err(NotReached::Unanswered)?;
-    let _ = stream.set_nodelay(true);
+async fn reach(way: &Way, tls: Option<&Tls>) -> Result<Wire, NotReached> {
+    let stream = match way {
+        Way::Tcp(name) => {
+            let stream = TcpStream::connect(name).await.map_err(NotReached::Unanswered)?;
+            let _ = stream.set_nodelay(true);
+            Either::Left(stream)
+        }
+        Way::Unix(path) => Either::Right(UnixStream::connect(path).await.map_err(NotReached::Unanswered)?),
+    };
     let Some(tls) = tls else { return Ok(Wire::Plain(stream)) };
     let wire = tls.connect_peer(stream).await.map_err(NotReached::Untrusted)?;
     say_secure(&wire);
@@ -246,6 +288,7 @@ async fn admit(
         let (entered, tls) = (entered.clone(), tls.clone());
         let task = tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
+            let stream = Either::Left(stream);
             let wire = match tls {
                 None => Wire::Plain(stream),
                 Some(tls) => match tls.accept_peer(stream).await {

@@ -60,6 +60,40 @@ async fn write_frame(stream: &mut TcpStream, frame: &[u8]) {
 }
 
 #[tokio::test]
+async fn two_links_speak_also_where_one_has_no_way_out_but_a_unix_socket() {
+    let (leader, address, mut leader_events) = listening().await;
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("peer.sock");
+    let proxy = tokio::net::UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        let (mut inside, _) = proxy.accept().await.unwrap();
+        let mut outside = TcpStream::connect(address).await.unwrap();
+        let _ = tokio::io::copy_bidirectional(&mut inside, &mut outside).await;
+    });
+    let (sender, mut events) = mpsc::channel(64);
+    let follower = Link::start(Endpoint::Through(socket), times(), None, sender).await.unwrap();
+    expect_connected(&mut events).await;
+    assert!(follower.send(b"hello".to_vec()));
+    expect_connected(&mut leader_events).await;
+    expect_frame(&mut leader_events, b"hello").await;
+    assert!(leader.send(b"answer".to_vec()));
+    expect_frame(&mut events, b"answer").await;
+}
+
+#[tokio::test]
+async fn a_socket_that_was_passed_is_listened_on() {
+    let passed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = passed.local_addr().unwrap();
+    let (sender, mut events) = mpsc::channel(64);
+    let link = Link::start(Endpoint::Passed(passed), times(), None, sender).await.unwrap();
+    assert_eq!(link.local_address(), Some(address));
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    write_frame(&mut stream, b"hello").await;
+    expect_connected(&mut events).await;
+    expect_frame(&mut events, b"hello").await;
+}
+
+#[tokio::test]
 async fn frames_arrive_whole_and_in_order_at_both_ends() {
     let (leader, address, mut at_leader) = listening().await;
     let (sender, mut at_follower) = mpsc::channel(64);

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
+use tokio_util::either::Either;
 
 use super::report::Failure;
 use crate::config::{HostPort, KmsEndpoint, is_loopback};
@@ -24,15 +26,21 @@ pub(super) struct Transport {
     pub(super) tls: Option<Arc<Tls>>,
 }
 
-/// Connects within `deadline`: over TLS to whoever the endpoint names, otherwise to loopback only unless it may be beyond.
+/// Connects within `deadline`: over TLS to whoever the endpoint names, otherwise to loopback only unless it may be beyond. Where
+/// the endpoint is reached through a UNIX socket, who is behind that decides where it leads; TLS then still tells who it is.
 pub(super) async fn connect(
     endpoint: KmsEndpoint,
     transport: Transport,
     deadline: Duration,
 ) -> Result<Wire, Failure> {
-    let KmsEndpoint { secure, server, .. } = endpoint;
+    let KmsEndpoint { secure, server, through, .. } = endpoint;
     let connect = async {
-        let stream = try_addresses(&server, secure || transport.beyond_loopback, deadline).await?;
+        let stream = match &through {
+            Some(socket) => Either::Right(through_socket(socket).await?),
+            None => {
+                Either::Left(try_addresses(&server, secure || transport.beyond_loopback, deadline).await?)
+            }
+        };
         match (secure, transport.tls) {
             (false, _) => Ok(Wire::Plain(stream)),
             (true, None) => Err(Failure::Untrusted("there are no certificates, see [tls]".to_owned())),
@@ -42,6 +50,12 @@ pub(super) async fn connect(
         }
     };
     timeout(deadline, connect).await.unwrap_or(Err(Failure::ConnectDeadline))
+}
+
+async fn through_socket(socket: &Path) -> Result<UnixStream, Failure> {
+    UnixStream::connect(socket)
+        .await
+        .map_err(|error| Failure::Unconnected(format!("{}: {error}", socket.display())))
 }
 
 async fn try_addresses(
@@ -82,4 +96,58 @@ async fn one(address: SocketAddr) -> io::Result<TcpStream> {
     }
     stream.set_nodelay(true)?;
     Ok(stream)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixListener;
+
+    use super::{Transport, connect};
+    use crate::config::{HostPort, KmsEndpoint};
+    use crate::push::report::Failure;
+
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    fn endpoint(through: std::path::PathBuf, secure: bool) -> KmsEndpoint {
+        let server = HostPort { host: "kms.invalid".to_owned(), port: 1 };
+        KmsEndpoint { secure, server, path: "/k".to_owned(), through: Some(through) }
+    }
+
+    fn transport() -> Transport {
+        Transport { beyond_loopback: false, tls: None }
+    }
+
+    #[tokio::test]
+    async fn a_kms_behind_a_unix_socket_is_reached_without_looking_for_its_host() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("kms.sock");
+        let proxy = UnixListener::bind(&socket).unwrap();
+        let mut wire = connect(endpoint(socket, false), transport(), DEADLINE).await.unwrap();
+        wire.write_all(b"key").await.unwrap();
+        wire.drop_unsent();
+        drop(wire);
+        let mut got = Vec::new();
+        proxy.accept().await.unwrap().0.read_to_end(&mut got).await.unwrap();
+        assert_eq!(got, b"key");
+    }
+
+    #[tokio::test]
+    async fn without_its_proxy_a_kms_is_not_looked_for_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("none.sock");
+        let refused = connect(endpoint(socket, false), transport(), DEADLINE).await.unwrap_err();
+        assert!(matches!(&refused, Failure::Unconnected(why) if why.contains("none.sock")), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_unix_socket_does_not_do_away_with_tls() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("kms.sock");
+        let _proxy = UnixListener::bind(&socket).unwrap();
+        let refused = connect(endpoint(socket, true), transport(), DEADLINE).await.unwrap_err();
+        assert!(matches!(refused, Failure::Untrusted(_)), "{refused:?}");
+    }
 }

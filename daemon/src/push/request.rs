@@ -235,7 +235,12 @@ mod tests {
 
     fn endpoint() -> KmsEndpoint {
         let server = HostPort { host: "::1".to_owned(), port: 9001 };
-        KmsEndpoint { secure: false, server, path: "/api/v1/qkd/etsi004/key-material".to_owned() }
+        KmsEndpoint {
+            secure: false,
+            server,
+            path: "/api/v1/qkd/etsi004/key-material".to_owned(),
+            through: None,
+        }
     }
 
     /// The body, after the head was read by an HTTP parser and held against it.

@@ -341,7 +341,7 @@ impl Task {
             }
             if self.sender.is_in_flight() || !self.send.is_empty() {
                 // What the KMS has not got yet must not be sent any more behind our back.
-                let _ = connection.stream.socket().set_zero_linger();
+                connection.stream.drop_unsent();
             }
             let progressed = connection.progressed;
             drop(connection);

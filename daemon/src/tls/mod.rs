@@ -23,7 +23,6 @@ use std::time::{Duration, Instant, SystemTime};
 use rustls::pki_types::{IpAddr, ServerName};
 use rustls::server::Acceptor;
 use rustls::{ClientConfig, CommonState, NamedGroup};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector, TlsStream};
 
@@ -33,7 +32,7 @@ pub use self::figures::{Counter, Figures};
 pub use self::files::Expiry;
 pub(crate) use self::keeper::keep;
 pub use self::names::{Caller, CertificateName};
-pub use self::wire::Wire;
+pub use self::wire::{Stream, Wire};
 
 use self::lobby::{Lobby, Place};
 use self::names::Roll;
@@ -140,7 +139,7 @@ impl Tls {
     ///
     /// # Errors
     /// When the client fails to, or shows no certificate of the right authority. It has been told why.
-    pub(crate) async fn accept_client(&self, stream: TcpStream) -> io::Result<(Wire, Caller)> {
+    pub(crate) async fn accept_client(&self, stream: Stream) -> io::Result<(Wire, Caller)> {
         let secure = self.accept(stream, self.clients.enter(), |set| &set.api).await?;
         let caller = match secure.get_ref().1.peer_certificates().and_then(<[_]>::first) {
             Some(certificate) => self.roll.caller(certificate),
@@ -153,7 +152,7 @@ impl Tls {
     ///
     /// # Errors
     /// When it fails to, or is not the other daemon.
-    pub(crate) async fn accept_peer(&self, stream: TcpStream) -> io::Result<Wire> {
+    pub(crate) async fn accept_peer(&self, stream: Stream) -> io::Result<Wire> {
         let secure = self.accept(stream, self.peers.enter(), |set| &set.peer).await?;
         let certificate = secure.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let names = certificate.map(CertificateName::in_certificate).unwrap_or_default();
@@ -175,7 +174,7 @@ impl Tls {
     ///
     /// # Errors
     /// When it fails to, or is not the other daemon.
-    pub(crate) async fn connect_peer(&self, stream: TcpStream) -> io::Result<Wire> {
+    pub(crate) async fn connect_peer(&self, stream: Stream) -> io::Result<Wire> {
         let config = Arc::clone(&self.set().to_peer);
         let secure = self.connect(stream, self.peer.clone(), config).await?;
         self.speaks_to_peers(secure)
@@ -185,7 +184,7 @@ impl Tls {
     ///
     /// # Errors
     /// When it fails to, or its certificate is not good for the host in its configured endpoint.
-    pub(crate) async fn connect_kms(&self, stream: TcpStream, server: &HostPort) -> io::Result<Wire> {
+    pub(crate) async fn connect_kms(&self, stream: Stream, server: &HostPort) -> io::Result<Wire> {
         let name = server_name(&server.host).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "the host is no name that a certificate can have")
         })?;
@@ -202,10 +201,10 @@ impl Tls {
 
     async fn accept(
         &self,
-        stream: TcpStream,
+        stream: Stream,
         mut place: Place,
         at: fn(&Set) -> &Accepting,
-    ) -> io::Result<TlsStream<TcpStream>> {
+    ) -> io::Result<TlsStream<Stream>> {
         let shake = async {
             let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
             let offered = begun.client_hello().named_groups().map(<[_]>::to_vec);
@@ -222,16 +221,16 @@ impl Tls {
 
     async fn connect(
         &self,
-        stream: TcpStream,
+        stream: Stream,
         name: ServerName<'static>,
         config: Arc<ClientConfig>,
-    ) -> io::Result<TlsStream<TcpStream>> {
+    ) -> io::Result<TlsStream<Stream>> {
         // Callers have a deadline for the whole of connecting.
         let done = TlsConnector::from(config).connect(name, stream).await;
         self.count(done.map(TlsStream::from))
     }
 
-    fn count(&self, done: io::Result<TlsStream<TcpStream>>) -> io::Result<TlsStream<TcpStream>> {
+    fn count(&self, done: io::Result<TlsStream<Stream>>) -> io::Result<TlsStream<Stream>> {
         match &done {
             Ok(secure) => {
                 self.figures.handshakes.add();
@@ -244,7 +243,7 @@ impl Tls {
         done
     }
 
-    fn speaks_to_peers(&self, secure: TlsStream<TcpStream>) -> io::Result<Wire> {
+    fn speaks_to_peers(&self, secure: TlsStream<Stream>) -> io::Result<Wire> {
         if secure.get_ref().1.alpn_protocol() != Some(PEER) {
             self.figures.failed.add();
             return Err(io::Error::new(

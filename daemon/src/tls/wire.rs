@@ -1,4 +1,4 @@
-//! A TCP connection, encrypted or not.
+//! A connection, encrypted or not.
 
 use std::io::{Error, IoSlice};
 use std::pin::Pin;
@@ -6,25 +6,33 @@ use std::task::{Context, Poll};
 
 use rustls::{CommonState, NamedGroup};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
+use tokio_util::either::Either;
 
-/// A TCP connection, encrypted or not. What was written to it may lie in its buffers until it is flushed.
+/// A connection over TCP, or to a UNIX socket behind which somebody else connects on.
+pub type Stream = Either<TcpStream, UnixStream>;
+
+/// A connection, encrypted or not. What was written to it may lie in its buffers until it is flushed.
 #[derive(Debug)]
 pub enum Wire {
     /// As it is.
-    Plain(TcpStream),
+    Plain(Stream),
     /// Over TLS 1.3; the other end is who it must be.
-    Secure(Box<TlsStream<TcpStream>>),
+    Secure(Box<TlsStream<Stream>>),
 }
 
 impl Wire {
-    /// The TCP connection itself.
-    #[must_use]
-    pub fn socket(&self) -> &TcpStream {
-        match self {
+    /// What was written and has not left this host yet must not leave it once the connection is dropped. Behind a UNIX socket
+    /// that is for whoever connects on to say.
+    pub fn drop_unsent(&self) {
+        let stream = match self {
             Self::Plain(stream) => stream,
             Self::Secure(stream) => stream.get_ref().0,
+        };
+        if let Either::Left(stream) = stream {
+            // Where it cannot be set, the connection is gone already.
+            let _ = stream.set_zero_linger();
         }
     }
 

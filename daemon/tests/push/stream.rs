@@ -57,7 +57,8 @@ impl Stream {
         let transport = Transport { plain_text_beyond_loopback_gives_keys_away: false };
         let pusher = Pusher::new(settings, &transport, None, Locking::Preferred, sender);
         let server = HostPort { host: host.to_owned(), port };
-        let endpoint = KmsEndpoint { secure: false, server, path: KEY_MATERIAL_PATH.to_owned() };
+        let endpoint =
+            KmsEndpoint { secure: false, server, path: KEY_MATERIAL_PATH.to_owned(), through: None };
         let handle = pusher.spawn(StreamPush { stream: STREAM, endpoint, chunk_size, first }).unwrap();
         let vault = Vault::new(8 << 20, Locking::Preferred).unwrap();
         Self { vault, handle: Some(handle), reports, first, chunk_size }

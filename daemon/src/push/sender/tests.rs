@@ -105,7 +105,7 @@ impl World {
             retry_after_greatest_s: 1,
         };
         let server = HostPort { host: "localhost".to_owned(), port: 1 };
-        let endpoint = KmsEndpoint { secure: false, server, path: "/k".to_owned() };
+        let endpoint = KmsEndpoint { secure: false, server, path: "/k".to_owned(), through: None };
         let what = StreamPush { stream: Uuid::nil(), endpoint, chunk_size, first: FIRST };
         let shared = Arc::new(Shared::default());
         let now = Instant::now();

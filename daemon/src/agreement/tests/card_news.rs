@@ -49,11 +49,11 @@ fn a_new_session_tells_that_nothing_of_the_one_before_comes_any_more() {
     both.event(1, Event::Session { session: 2, previous_blocks: 1 });
     assert_eq!(warnings(&both, 1), 0);
     let heard = both.overhear(20);
-    let complete = heard[0].iter().filter_map(|message| match message {
+    let mut complete = heard[0].iter().filter_map(|message| match message {
         Message::Report(report) => Some(report.complete),
         _ => None,
     });
-    assert_eq!(complete.last(), Some(BlockName::new(2, 0)));
+    assert_eq!(complete.next_back(), Some(BlockName::new(2, 0)));
     both.event(1, Event::Session { session: 1, previous_blocks: 0 });
     assert!(both.ends[1].says("after a later one"));
 }

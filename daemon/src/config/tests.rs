@@ -101,7 +101,7 @@ fn example_file_is_the_least_configuration_and_shows_every_setting_at_its_defaul
         let Some((name, value)) = setting.split_once(" = ") else { continue };
         shown.push((section, name));
         if line.starts_with('#')
-            && !matches!(name, "socket" | "connect" | "directory" | "group")
+            && !matches!(name, "socket" | "connect" | "through" | "directory" | "group")
             && !name.starts_with("expected")
             && !name.starts_with("certificate")
             && !name.ends_with("authorities")
@@ -374,4 +374,28 @@ fn a_certificate_stands_for_one_kms_only_and_a_wildcard_for_none() {
     {
         wrong(&two(&format!("[\"{name}\"]")), "19:21", &[hint]);
     }
+}
+
+#[test]
+fn a_way_through_a_unix_socket_is_taken_where_something_is_connected_to_and_only_there() {
+    let kms = format!("{LEAST}through = \"/run/kms.sock\"\n");
+    let config = parse(&kms).unwrap();
+    let reached = config.kms.first().unwrap().reached();
+    assert_eq!(reached.through.as_deref(), Some(Path::new("/run/kms.sock")));
+    assert_eq!(reached.to_string(), config.kms.first().unwrap().endpoint.to_string());
+    let peer = LEAST.replace("kms = [\"kms://b\"]", "kms = [\"kms://b\"]\nthrough = \"/run/peer.sock\"");
+    assert!(
+        problems(&peer).iter().any(|problem| problem.contains("this end listens")),
+        "{:?}",
+        problems(&peer)
+    );
+    let connects = peer.replace("listen = \"127.0.0.1:7001\"", "connect = \"127.0.0.1:7001\"");
+    assert_eq!(parse(&connects).unwrap().peer.through.as_deref(), Some(Path::new("/run/peer.sock")));
+    // It leads to where it leads: what may travel unencrypted is judged by the endpoint.
+    let beyond = kms.replace("127.0.0.1:9001", "192.0.2.7:9001");
+    assert!(
+        problems(&beyond).iter().any(|problem| problem.contains("without TLS")),
+        "{:?}",
+        problems(&beyond)
+    );
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::http::StatusCode;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::{self, Bytes, Data};
-use actix_web::{App, HttpResponse};
+use actix_web::{App, HttpRequest, HttpResponse};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
@@ -45,8 +46,15 @@ pub(super) struct Receiver {
     first_chunk: OnceLock<Instant>,
 }
 
+/// Which connection a request came over: later ones have greater numbers.
+#[derive(Clone, Copy, Debug)]
+struct Connection(u64);
+
 /// A stream as its requests find it.
 pub(super) struct Slot {
+    /// The latest connection that its requests came over. A module sends a stream over one connection at a time; what is still
+    /// read from an earlier one was given up by the module, which may have passed it over since.
+    latest: AtomicU64,
     stream: Mutex<Stream>,
     suspended: Notify,
     left_alone: Notify,
@@ -90,7 +98,8 @@ impl Receiver {
     /// Makes a stream known; before that, its key is refused.
     pub(super) fn expect(&self, id: Uuid, chunk_size: u32) -> Arc<Slot> {
         let stream = Mutex::new(Stream::new(id, chunk_size, self.watch));
-        let slot = Arc::new(Slot { stream, suspended: Notify::new(), left_alone: Notify::new() });
+        let latest = AtomicU64::new(0);
+        let slot = Arc::new(Slot { latest, stream, suspended: Notify::new(), left_alone: Notify::new() });
         let mut streams = self.streams.write().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(streams.entry(id).or_insert(slot))
     }
@@ -120,7 +129,7 @@ impl Receiver {
     }
 
     /// Judges one request. Gives the trouble that its answer is to make, or HTTP status and reason of a refusal.
-    fn take(&self, request: &[u8]) -> Result<Option<Trouble>, (u16, String)> {
+    fn take(&self, request: &[u8], connection: Connection) -> Result<Option<Trouble>, (u16, String)> {
         let t = now();
         let material = body::parse(request).map_err(|why| {
             self.journal.violation(t, None, None, Invariant::Interface, why.clone());
@@ -135,6 +144,12 @@ impl Receiver {
             self.journal.violation(t, Some(material.stream), None, Invariant::Interface, what.clone());
             return Err((404, what));
         };
+        if slot.latest.fetch_max(connection.0, Ordering::Relaxed) > connection.0 {
+            return Err((
+                409,
+                "another connection has followed the one that this request came over".to_owned(),
+            ));
+        }
         if material.status == PEER_CLOSED {
             slot.left_alone.notify_one();
         }
@@ -165,12 +180,18 @@ pub(super) fn serve(
     let data = Data::from(receiver);
     let listener = TcpListener::bind(address)?;
     let bound = listener.local_addr()?;
+    let numbers = Arc::new(AtomicU64::new(1));
     let connections = move || {
         let app = App::new()
             .app_data(Data::clone(&data))
             .app_data(web::PayloadConfig::new(LARGEST_BODY))
             .service(web::resource(PATH).route(web::post().to(key_material)));
-        let http = HttpService::build().finish(map_config(app, |()| AppConfig::default()));
+        let numbers = Arc::clone(&numbers);
+        let http = HttpService::build()
+            .on_connect_ext(move |_: &Wire, data| {
+                data.insert(Connection(numbers.fetch_add(1, Ordering::Relaxed)));
+            })
+            .finish(map_config(app, |()| AppConfig::default()));
         let tls = tls.clone();
         fn_service(move |stream: TcpStream| {
             let tls = tls.clone();
@@ -201,8 +222,10 @@ pub(super) fn serve(
     Ok((server, handle, bound))
 }
 
-async fn key_material(request: Bytes, receiver: Data<Receiver>) -> HttpResponse {
-    let taken = receiver.take(&request);
+async fn key_material(head: HttpRequest, request: Bytes, receiver: Data<Receiver>) -> HttpResponse {
+    // Each connection has a number; without one it would be the oldest.
+    let connection = head.conn_data::<Connection>().copied().unwrap_or(Connection(0));
+    let taken = receiver.take(&request, connection);
     drop(request);
     match taken {
         Ok(None) => accepted(),

@@ -297,3 +297,41 @@ impl MessageBody for HalfBody {
         std::task::Poll::Ready(Some(Ok(Bytes::from_static(half.as_bytes()))))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::digest::Digest;
+    use crate::kms::stream::KeyKind;
+
+    fn receiver() -> (Receiver, Arc<Slot>) {
+        let watch = Watch { kind: KeyKind::Random, sample_above: 1_000, remembered: 64 };
+        let receiver = Receiver::new(Journal::new(None, false), Plan::new(Vec::new()), watch);
+        let slot = receiver.expect(Uuid::from_u128(1), 32);
+        slot.lock().asked();
+        (receiver, slot)
+    }
+
+    fn chunk(index: u32) -> Vec<u8> {
+        let key = base64_simd::STANDARD.encode_to_string(Digest::of(&index.to_le_bytes()).0);
+        let stream = Uuid::from_u128(1);
+        format!(
+            r#"{{"status":0,"index":{index},"key_buffer":"{key}","metadata":{{"size":57,"buffer":{{"key_stream_id":"{stream}"}}}}}}"#
+        )
+        .into_bytes()
+    }
+
+    #[test]
+    fn what_a_module_has_given_up_with_its_connection_is_not_taken_behind_what_came_since() {
+        let (receiver, slot) = receiver();
+        assert!(receiver.take(&chunk(0), Connection(1)).is_ok());
+        assert!(receiver.take(&chunk(9), Connection(2)).is_ok());
+        assert_eq!(receiver.take(&chunk(1), Connection(1)).map_err(|refusal| refusal.0), Err(409));
+        assert!(receiver.take(&chunk(10), Connection(2)).is_ok());
+        assert_eq!(slot.lock().next(), 11);
+        assert_eq!(receiver.journal.violations(), 0);
+        // Over the same connection it is what it looks like.
+        assert!(receiver.take(&chunk(5), Connection(2)).is_ok());
+        assert_eq!(receiver.journal.violations(), 1);
+    }
+}

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use qkd_contract::command::Outcome;
 use qkd_contract::limits::{ACK_COUNT, BOOT_MS, MODERATION_MAX_US, SLOT_COUNT};
 use qkd_contract::pci::{DEVICE_ID, VENDOR_ID};
 use qkd_contract::registers as reg;
@@ -219,8 +220,28 @@ impl<B: Backing> Card<B> {
         // From here on, dropping the card on an error cleans up.
         card.counters.resets = 1;
         card.counters.resets_tried = 1;
-        card.set_up(state).map_err(|fault| card.fail(fault))?;
+        if let Err(fault) = card.set_up(state) {
+            card.set_up_again(fault)?;
+        }
         Ok(card)
+    }
+
+    /// A card that lost power while it was set up does not answer, or is in another state than it was: it is set up once
+    /// more, from the function reset on. Whatever else went wrong stays wrong.
+    fn set_up_again(&mut self, fault: Fault) -> Result<(), Fault> {
+        let fault = self.fail(fault);
+        let may_have_restarted = matches!(
+            fault,
+            Fault::CommandRefused { outcome: Outcome::WrongState, .. }
+                | Fault::ForeignAnswer { .. }
+                | Fault::Timeout { .. }
+                | Fault::UnexpectedState { .. }
+        );
+        if !may_have_restarted {
+            return Err(fault);
+        }
+        log::warn!("{}: {fault}; it may have restarted, and is set up once more", self.backing.location());
+        self.recover()
     }
 }
 

@@ -1,18 +1,22 @@
 # What the service can do, see and open: effects, not directives. A unit that is the service's own but for the program it
 # runs, on the card that no service has, tries what it must and must not be able to do. The daemons are looked at from outside.
 
-# The unit as systemd has it, drop-ins and all; only what starts and watches the daemon is replaced.
+# make_probe UNIT SCRIPT ARGUMENTS…: the unit as systemd has it, drop-ins and all; only what starts and watches the daemon,
+# and what it is passed, is replaced.
 make_probe() {
+    local from=$1
+    shift
     mkdir -p "$work/writable" && chmod 1777 "$work/writable" || return
-    systemctl cat "$(unit "$spare")" |
-        sed -e '/^\(Type\|NotifyAccess\|WatchdogSec\|Restart\|RestartSec\|ConditionPathExists\)=/d' \
-            -e "s|^ExecStart=.*|Type=oneshot\nExecStart=/usr/bin/bash $PWD/probe.sh $1 $2\nStandardOutput=truncate:$work/probe.txt|" \
+    systemctl cat "$from" |
+        sed -e '/^\(Type\|NotifyAccess\|WatchdogSec\|Restart\|RestartSec\|ConditionPathExists\|Requires\|Sockets\)=/d' \
+            -e "s|^ExecStart=.*|Type=oneshot\nExecStart=/usr/bin/bash $PWD/$*\nStandardOutput=truncate:$work/probe.txt|" \
             -e 's|^ExecPaths=.*|& /usr/bin|' -e 's|^BindReadOnlyPaths=.*|& /usr/bin|' >/run/systemd/system/qkd-probe@.service
     systemctl daemon-reload
 }
 
+# probe UNIT SCRIPT: runs it in the place of the service of the card that has none.
 probe() {
-    make_probe "/dev/vfio/$(number_of_group "$spare")" "/dev/vfio/$(number_of_group "$card_2")" || return
+    make_probe "$1" "$2" "/dev/vfio/$(number_of_group "$spare")" "/dev/vfio/$(number_of_group "$card_2")" || return
     systemctl start "qkd-probe@$spare.service" || return
     # What the probe reports are checks of their own.
     while read -r line; do
@@ -47,7 +51,7 @@ closed_memory() {
     contains "$said" 'permission denied'
 }
 
-check "the service can be probed" probe
+check "the service can be probed" probe "$(unit "$spare")" probe.sh
 check "the daemons may lock 512 MiB and dump no core" limits
 check "each daemon has its own card's node open and no other" open_devices
 check "the daemon's memory is closed to its own user" closed_memory

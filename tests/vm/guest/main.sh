@@ -6,7 +6,7 @@ set -u
 cd "$(dirname "$0")" || exit 1
 card_1=0000:01:00.0 card_2=0000:02:00.0 card_3=0000:03:00.0 spare=0000:04:00.0 shared=0000:05:00.0
 . ./lib.sh
-for part in install setup effects keys tls trouble scenarios end; do
+for part in install setup effects keys confinement tls trouble scenarios end; do
     log "part: $part"
     # A part that breaks off leaves its checks unreported, and the others go on.
     . "./$part.sh"

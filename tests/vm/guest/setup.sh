@@ -74,4 +74,4 @@ check "the service tells systemd that it is ready" is_notify
 check "the daemons have no privilege" no_privilege
 check "each card has a daemon of its own" one_each
 check "udevadm verify" udevadm verify /usr/lib/udev/rules.d/69-qkd-card-ids.rules /usr/lib/udev/rules.d/70-qkd-card.rules
-check "systemd-analyze verify" systemd-analyze verify --man=no /usr/lib/systemd/system/{qkdd,qkdd-sim,qkd-sim}@.service
+check "systemd-analyze verify" systemd-analyze verify --man=no /usr/lib/systemd/system/{qkdd,qkdd-sim,qkd-sim,qkdd-proxy}@.service

@@ -241,3 +241,20 @@ impl super::TestCard {
         self.life = crate::card::Life::Faulted;
     }
 }
+
+#[test]
+fn a_card_that_loses_power_while_it_is_opened_is_set_up_again() {
+    for (opcode, swallowed) in
+        [Opcode::SelfTest, Opcode::Raise].into_iter().flat_map(|at| [(at, false), (at, true)])
+    {
+        let mut model = Scripted::new();
+        model.plants.power_loss_at = Some(opcode);
+        model.plants.power_loss_swallows_it = swallowed;
+        let (backing, handle) = backing(model);
+        let mut card = Card::open(backing, options()).expect("it opens once it has power again");
+        assert_eq!(card.counters().recoveries, 1, "{opcode:?}, never answered: {swallowed}");
+        card.start().expect("it starts");
+        let name = distil(&handle, 10);
+        assert_eq!(drain(&mut card).expect("no fault"), [name]);
+    }
+}

@@ -30,6 +30,10 @@ pub(super) struct Plants {
     pub(super) pattern: Option<usize>,
     /// Commands that are never answered.
     pub(super) silent: Option<Opcode>,
+    /// The card loses power, once, just before it takes this command, which finds it booting.
+    pub(super) power_loss_at: Option<Opcode>,
+    /// The power is lost just after the command was taken, which is then never answered.
+    pub(super) power_loss_swallows_it: bool,
     /// The state is shown wrong after this command.
     pub(super) wrong_state_after: Option<Opcode>,
     /// The event of this sequence is counted and never written.

@@ -223,6 +223,15 @@ impl Scripted {
         if self.plants.silent == Some(opcode) {
             return;
         }
+        if self.plants.power_loss_at == Some(opcode) {
+            self.plants.power_loss_at = None;
+            self.retained.clear();
+            self.announced = 0;
+            self.begin_boot(bus);
+            if self.plants.power_loss_swallows_it {
+                return;
+            }
+        }
         let outcome = self.execute(opcode, bus);
         if self.plants.wrong_state_after == Some(opcode) {
             self.state = State::Stopping;

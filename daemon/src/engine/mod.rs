@@ -10,8 +10,10 @@ mod audit;
 mod batches;
 mod card;
 mod clock;
+mod ending;
 mod exit;
 mod first_light;
+mod inputs;
 mod keys;
 mod losses;
 mod passed;
@@ -25,14 +27,15 @@ mod zeroize;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
 use self::audit::Auditing;
 use self::batches::Batches;
 pub use self::card::CardEnd;
-use self::card::{CardPort, FromCard, ToCard};
+use self::card::{CardPort, ToCard};
 pub use self::exit::{Failure, KeyFault};
+use self::inputs::Inputs;
 use self::keys::Keys;
 use self::losses::Losses;
 use self::saying::Saying;
@@ -42,38 +45,14 @@ use self::streams::Streams;
 use self::supervision::Supervision;
 use self::writer::Writer;
 use self::zeroize::Zeroizing;
-use crate::agreement::{Action, BlockName, Core, Event, Level, Message, Output, Position};
+use crate::agreement::{Action, BlockName, Core, Event, Level, Message, Output};
 use crate::audit::{What, Who};
-use crate::calls::{Answer, Pending};
-use crate::interface::KeyStreamId;
-use crate::operator::FromOperator;
-use crate::peer::{Link, PeerEvent};
-use crate::push::Report;
+use crate::calls::Answer;
+use crate::peer::Link;
 use crate::vault::Vault;
 
-/// Most of each kind of input that one turn takes in, so that none shuts out the others.
-const BATCH: usize = 256;
-/// While so many writes and actions wait for ledger and cell, nothing more is taken in from outside, beside the card.
-const MOST_WAITING: usize = 16_384;
 /// While the card's thread is behind with acknowledgements.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
-/// Longest wait for the kernel to close the card, once its memory is wiped.
-const CLOSING: Duration = Duration::from_secs(3);
-/// Longest wait for pushers and card when the daemon stops.
-const STOPPING: Duration = Duration::from_secs(10);
-
-/// Everything that comes in from outside, beside the card.
-struct Inputs {
-    calls: mpsc::Receiver<Pending>,
-    peer: mpsc::Receiver<PeerEvent>,
-    reports: mpsc::Receiver<Report>,
-    stopped: mpsc::UnboundedReceiver<(KeyStreamId, Position)>,
-    /// Pushers that were ended to wipe what they held, one message each.
-    wiped: mpsc::UnboundedReceiver<()>,
-    operator: mpsc::Receiver<FromOperator>,
-    /// Certificates were read anew.
-    reloads: mpsc::Receiver<()>,
-}
 
 struct Engine {
     /// Name of the module.
@@ -156,43 +135,6 @@ impl Engine {
         }
     }
 
-    /// What else has come meanwhile, in bounded amounts.
-    fn take_in(&mut self) -> Result<(), Failure> {
-        if self.takes_more() {
-            self.take_in_from_outside();
-        }
-        for _ in 0..BATCH {
-            let Ok(news) = self.card.news.pop() else { return Ok(()) };
-            self.on_card(news)?;
-        }
-        self.card.awake.notify_one();
-        Ok(())
-    }
-
-    /// Whether what waits for ledger and cell is little enough. What the card delivers is bounded by the vault.
-    fn takes_more(&self) -> bool {
-        self.out.writes.len() + self.out.actions.len() + self.batches.waiting() < MOST_WAITING
-    }
-
-    fn take_in_from_outside(&mut self) {
-        for _ in 0..BATCH {
-            let Ok(event) = self.inputs.peer.try_recv() else { break };
-            self.on_peer(event);
-        }
-        for _ in 0..BATCH {
-            let Ok(pending) = self.inputs.calls.try_recv() else { break };
-            self.on_call(pending);
-        }
-        for _ in 0..BATCH {
-            let Ok(report) = self.inputs.reports.try_recv() else { break };
-            self.on_report(report);
-        }
-        for _ in 0..BATCH {
-            let Ok(stopped) = self.inputs.stopped.try_recv() else { break };
-            self.on_stopped(stopped);
-        }
-    }
-
     fn next_tick(&self) -> Option<Instant> {
         let deadline = self.core.deadline()?;
         Some(Instant::now() + Duration::from_millis(deadline.saturating_sub(clock::now().boot_ms)))
@@ -200,101 +142,6 @@ impl Engine {
 
     fn handle(&mut self, event: Event) {
         self.core.handle(clock::now(), event, &mut self.out);
-    }
-
-    fn on_peer(&mut self, event: PeerEvent) {
-        match event {
-            PeerEvent::Connected => {
-                self.auditing.note_bounded(Who::Peer, What::PeerConnected, Instant::now());
-                self.handle(Event::PeerConnected);
-            }
-            PeerEvent::Disconnected(reason) => {
-                self.saying.say(log::Level::Info, &format!("peer link: {reason}"));
-                self.auditing.note_bounded(Who::Peer, What::PeerDisconnected, Instant::now());
-                self.handle(Event::PeerDisconnected);
-            }
-            PeerEvent::Frame(frame) => match Message::decode(&frame) {
-                Ok(message) => self.handle(Event::PeerMessage(message)),
-                Err(fault) => {
-                    log::error!("peer link: the other end said something that cannot be: {fault}");
-                    self.send(&Message::Refuse { reason: fault.to_string() });
-                    self.link.disconnect(fault.to_string());
-                }
-            },
-        }
-    }
-
-    fn on_call(&mut self, pending: Pending) {
-        let id = self.next_call;
-        self.next_call += 1;
-        self.auditing.asked(id, &pending.call);
-        self.waiting.insert(id, pending.reply);
-        self.handle(Event::Call { id, call: pending.call, fresh_stream: KeyStreamId::new_v4() });
-    }
-
-    fn on_report(&mut self, report: Report) {
-        if let Some(event) = streams::event_of(report) {
-            self.handle(event);
-        }
-    }
-
-    fn on_wiped(&mut self) {
-        if let Some(zeroizing) = &mut self.zeroizing {
-            zeroizing.pushers = zeroizing.pushers.saturating_sub(1);
-        }
-    }
-
-    fn on_stopped(&mut self, (stream, sent_up_to): (KeyStreamId, Position)) {
-        self.handle(Event::Stopped { stream, sent_up_to });
-    }
-
-    fn on_card(&mut self, news: FromCard) -> Result<(), Failure> {
-        match news {
-            FromCard::Block { name, key, replayed } => {
-                let name = agreed_name(name);
-                if self.zeroizing.as_ref().is_some_and(|zeroizing| zeroizing.card.is_none()) {
-                    // It was handed over before the card took the order.
-                    drop(key);
-                    self.handle(Event::BlockLost { name });
-                    return Ok(());
-                }
-                let length = u32::try_from(key.length()).unwrap_or(u32::MAX);
-                // A replay brings again what the vault still has; the core knows of it.
-                if self.keys.hold(name, key) {
-                    self.handle(Event::BlockHeld { name, length, replayed });
-                }
-            }
-            FromCard::Lost { name } => self.handle(Event::BlockLost { name: agreed_name(name) }),
-            FromCard::ReplayEnd => self.handle(Event::ReplayEnd),
-            FromCard::Session { session, previous_blocks } => {
-                self.handle(Event::Session { session, previous_blocks });
-            }
-            FromCard::Recovered => self.handle(Event::CardReset),
-            FromCard::Zeroized { count } => {
-                if let Some(zeroizing) = &mut self.zeroizing {
-                    zeroizing.card = Some(count);
-                }
-            }
-            FromCard::Newest(name) => self.handle(Event::Newest { name: agreed_name(name) }),
-            FromCard::Link(state) => {
-                log::info!("QKD link: {state:?}");
-                self.link_state = Some(state);
-                self.tell_link();
-            }
-            FromCard::Telemetry(telemetry) => {
-                self.secret_key_rate = telemetry.secret_key_rate;
-                self.tell_link();
-            }
-            FromCard::Ended(Ok(())) => {}
-            FromCard::Ended(Err(end)) => return Err(end.into()),
-        }
-        Ok(())
-    }
-
-    fn tell_link(&mut self) {
-        if let Some(state) = self.link_state {
-            self.handle(Event::Link { state, secret_key_rate_bps: self.secret_key_rate });
-        }
     }
 
     /// A write is durable: the card's cell must know before anything is done that depends on it.
@@ -390,62 +237,6 @@ impl Engine {
             Err(fault) => log::error!("peer link: a message cannot be sent: {fault}"),
         }
     }
-
-    /// Stops pushing, closes the card with proof that it has stopped, and wipes every key.
-    async fn shut_down(mut self, end: Result<(), Failure>) -> Result<(), Failure> {
-        self.supervision.stopping();
-        self.give_up_zeroizing(&end);
-        self.card.go_on();
-        self.inputs.operator.close();
-        self.waiting.clear();
-        self.inputs.calls.close();
-        // What is still being gathered is said now.
-        self.losses.say(Instant::now() + STOPPING);
-        let mut confirmations = self.streams.stop_all();
-        let deadline = Instant::now() + STOPPING;
-        let mut end = end;
-        if !self.card.order(ToCard::Stop) {
-            self.orders.push_back(ToCard::Stop);
-        }
-        let mut card_ended = matches!(end, Err(Failure::Card(_)));
-        while (confirmations > 0 || !card_ended) && Instant::now() < deadline {
-            let awake = std::sync::Arc::clone(&self.card.awake);
-            tokio::select! {
-                Some(_) = self.inputs.stopped.recv() => confirmations = confirmations.saturating_sub(1),
-                Some(_) = self.inputs.reports.recv() => {}
-                () = awake.notified() => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
-            }
-            while let Ok(news) = self.card.news.pop() {
-                if let FromCard::Ended(how) = news {
-                    card_ended = true;
-                    end = end.and(how.map_err(Failure::from));
-                }
-            }
-            if let Some(order) = self.orders.pop_back()
-                && !self.card.order(order)
-            {
-                self.orders.push_back(order);
-            }
-        }
-        if card_ended || self.card.has_ended() {
-            self.card.join(CLOSING).await;
-        } else {
-            log::error!(
-                "the card's thread did not end within {STOPPING:?}; its memory goes with the process"
-            );
-        }
-        let why = match &end {
-            Ok(()) => "stopped as asked".to_owned(),
-            Err(failure) => failure.to_string(),
-        };
-        let last = self.auditing.end(why);
-        self.writer.last_words(last);
-        self.writer.close(deadline.saturating_duration_since(Instant::now()).max(LOOK_AGAIN)).await;
-        log::info!("stopped; {} blocks of key that were not used are wiped", self.keys.count());
-        self.keys.clear();
-        end
-    }
 }
 
 fn log_level(level: Level) -> log::Level {
@@ -455,10 +246,6 @@ fn log_level(level: Level) -> log::Level {
         Level::Warn => log::Level::Warn,
         Level::Error => log::Level::Error,
     }
-}
-
-fn agreed_name(name: qkd_driver::BlockName) -> BlockName {
-    BlockName::new(name.session, name.sequence)
 }
 
 fn card_name(name: BlockName) -> qkd_driver::BlockName {

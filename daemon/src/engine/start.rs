@@ -309,7 +309,7 @@ fn facts<B: Backing>(card: &mut Card<B>, peer_serial: u64) -> Result<CardFacts, 
         serial: identity.serial,
         peer_serial,
         cell: if identity.has_cell { card.cell().map_err(read)? } else { 0 },
-        newest: card.newest().map_err(read)?.map(super::agreed_name),
+        newest: card.newest().map_err(read)?.map(super::inputs::agreed_name),
         retention: Capacity { bytes: identity.retention_bytes, blocks: u64::from(identity.retention_blocks) },
     })
 }

@@ -13,7 +13,7 @@ few_devices() {
     [ -z "$found" ] || { echo "it sees $found"; return 1; }
 }
 way_out() {
-    perl -MSocket -e 'socket(my $s, AF_UNIX, SOCK_STREAM, 0) && connect($s, sockaddr_un($ARGV[0])) or die "$!\n"' /run/qkdd-proxy/kms-2.sock
+    perl -MSocket -e 'my $s; socket($s, AF_UNIX, SOCK_STREAM, 0) && connect($s, sockaddr_un($ARGV[0])) or die "$!\n"' /run/qkdd-proxy/kms-2.sock
 }
 
 works "confined, the service opens its own card's node" open "$own"

@@ -13,6 +13,7 @@ root=$out/root
 mmdebstrap --mode=root --quiet --variant=essential --format=directory \
     --include="$(echo "$*" | tr ' ' ,)" \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-include=/usr/share/doc/qkdd/*' \
     --dpkgopt='path-exclude=/usr/share/locale/*' --dpkgopt='path-exclude=/usr/share/i18n/*' \
     trixie "$root" "$sources"
 

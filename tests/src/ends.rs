@@ -37,6 +37,12 @@ impl Ends {
     /// Starts cards with these options, and both daemons.
     #[must_use]
     pub fn start(cards: &[&str]) -> Self {
+        Self::start_with(cards, "")
+    }
+
+    /// As [`Ends::start`], with further TOML for both daemons: lines of `[vault]`, then whole sections.
+    #[must_use]
+    pub fn start_with(cards: &[&str], more: &str) -> Self {
         // Another program may take one before its owner does, which then says so.
         let listeners: Vec<TcpListener> =
             (0..5).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
@@ -50,7 +56,7 @@ impl Ends {
             api: [ports[0], ports[1]],
             peer: ports[2],
             endpoints: [ports[3], ports[4]],
-            more: String::new(),
+            more: more.to_owned(),
             rounds: 0,
         };
         ends.start_module(0);

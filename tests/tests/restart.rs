@@ -58,6 +58,34 @@ fn streams_go_on_by_themselves_when_daemons_were_stopped_in_order() {
     goes_on_and_agrees(ends, 2);
 }
 
+/// The newest number of that name in what the cards print, of the end that comes first or last in a line.
+fn cards_say(ends: &Ends, name: &str) -> Vec<u64> {
+    let output = ends.cards.process.output();
+    let line = output.lines().rev().find(|line| line.starts_with("{\"seconds\"")).unwrap_or_default();
+    line.split(&format!("\"{name}\":"))
+        .skip(1)
+        .filter_map(|rest| rest.split([',', '}']).next()?.parse().ok())
+        .collect()
+}
+
+/// The card tells how its link stands only behind all that it replays, and a vault that is full stops the replay until a KMS
+/// takes key: it must be let in before that.
+#[test]
+fn a_replay_that_fills_the_vault_keeps_no_kms_out() {
+    let cards = ["--weather", "calm", "--rate", "100M", "--key", "positional", "--json"];
+    let mut ends = Ends::start_with(&cards, "bytes = 8388608\n");
+    ends.wait_until("32 MiB of key that nobody takes", |ends| {
+        let retained = cards_say(ends, "retained_bytes");
+        retained.len() == 2 && retained.iter().all(|bytes| *bytes > 32 << 20)
+    });
+    for end in [0, 1] {
+        ends.kill(end);
+        ends.start_module(end);
+    }
+    ends.start_kms(2);
+    goes_on_and_agrees(ends, 2);
+}
+
 /// What becomes of a ledger while its daemon is down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fate {

@@ -144,8 +144,9 @@ impl Engine {
             }
             FromCard::Newest(name) => self.handle(Event::Newest { name: agreed_name(name) }),
             FromCard::Link(state) => {
-                log::info!("QKD link: {state:?}");
-                self.link_state = Some(state);
+                if self.link_state.replace(state) != Some(state) {
+                    log::info!("QKD link: {state:?}");
+                }
                 self.tell_link();
             }
             FromCard::Telemetry(telemetry) => {

@@ -160,6 +160,7 @@ impl CardPort {
             awake: Arc::clone(&awake),
             waker: Arc::clone(&waker),
             next_telemetry: Instant::now(),
+            link_told: false,
             pulse,
         };
         let thread = std::thread::Builder::new().name("card".into()).spawn(move || worker.run())?;

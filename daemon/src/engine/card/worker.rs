@@ -39,6 +39,8 @@ pub(super) struct Worker<B: Backing> {
     pub(super) awake: Arc<Notify>,
     pub(super) waker: Arc<EventFd>,
     pub(super) next_telemetry: Instant,
+    /// The card has told the state of its link since it was started.
+    pub(super) link_told: bool,
     pub(super) pulse: Pulse,
 }
 
@@ -140,7 +142,7 @@ impl<B: Backing> Worker<B> {
         let turn = self.take_events();
         if Instant::now() >= self.next_telemetry {
             self.next_telemetry = Instant::now() + TELEMETRY;
-            self.card.health()?;
+            let health = self.card.health()?;
             let telemetry = passing(self.card.telemetry())?;
             let newest = passing(self.card.newest())?.flatten();
             // Both are told again in a second: a full queue may lose them.
@@ -149,6 +151,11 @@ impl<B: Backing> Worker<B> {
                     self.tell(news);
                 },
             );
+            // The card tells it behind all that it replays, and a full vault stops that until a KMS takes key, for which the
+            // link must be known.
+            if !self.link_told {
+                self.tell(FromCard::Link(health.link));
+            }
         }
         turn
     }
@@ -214,7 +221,10 @@ impl<B: Backing> Worker<B> {
                 Some(CardEvent::Session { session, previous_blocks }) => {
                     FromCard::Session { session, previous_blocks }
                 }
-                Some(CardEvent::Link(state)) => FromCard::Link(state),
+                Some(CardEvent::Link(state)) => {
+                    self.link_told = true;
+                    FromCard::Link(state)
+                }
                 Some(CardEvent::Block(block)) => {
                     let (name, replayed) = (block.name(), block.replayed());
                     let room =
@@ -260,6 +270,7 @@ impl<B: Backing> Worker<B> {
         self.requested = None;
         match self.card.reset().and_then(|()| self.card.start()) {
             Ok(()) => {
+                self.link_told = false;
                 tell_for_sure(&mut self.news, &self.awake, FromCard::Recovered);
                 Ok(())
             }
@@ -283,6 +294,7 @@ impl<B: Backing> Worker<B> {
         }
         // A reset may have come between the request and the card's memory.
         self.requested = None;
+        self.link_told = false;
         tell_for_sure(&mut self.news, &self.awake, FromCard::Recovered);
         Ok(())
     }

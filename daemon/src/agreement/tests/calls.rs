@@ -383,3 +383,19 @@ fn a_link_that_is_down_and_a_stream_that_runs_dry_are_told_of_once() {
     both.event(0, Event::Link { state: LinkState::Aligning, secret_key_rate_bps: 0 });
     assert_eq!(told(&both, Status::NoQkdConnection), 2);
 }
+
+#[test]
+fn nought_says_nothing_of_a_chunk_a_limit_or_a_time() {
+    let settings = settings(Role::Leader);
+    let resolved =
+        |request: &QosRequest| crate::agreement::qos::resolve(request, &settings, 65_536, None).unwrap();
+    let nought = QosRequest {
+        key_chunk_size: Some(0),
+        max_bps: Some(0),
+        timeout: Some(0),
+        ttl: Some(0),
+        ..QosRequest::default()
+    };
+    assert_eq!(resolved(&nought), resolved(&QosRequest::default()));
+    assert!(resolved(&nought).max_bps > 0);
+}

@@ -253,3 +253,35 @@ fn chunks_of_more_blocks_than_an_entry_names_are_said_and_hold_nobody_back_and_s
     assert!(both.ends[0].says(words));
     assert_eq!([coarse, fine].map(|stream| both.ends[0].total(stream)), [0, 4_096]);
 }
+
+#[test]
+fn small_chunks_do_not_take_the_key_that_a_large_one_waits_for() {
+    let mut both = Ends::in_step(8_000_000);
+    let [large, small] = [both.stream(qos(4_096)), both.stream(qos(32))];
+    for sequence in 0..32 {
+        hold(&mut both, sequence, &[512]);
+        both.run(20);
+        for end in 0..2 {
+            both.accept(end, small);
+        }
+        both.run(5);
+    }
+    assert_eq!([large, small].map(|stream| both.ends[0].total(stream)), [8_192, 8_192]);
+    assert!(!both.ends[0].says("span more blocks"));
+}
+
+#[test]
+fn nothing_is_granted_while_the_ends_are_not_in_step() {
+    let mut both = Ends::in_step(8_000_000);
+    let stream = opened(&mut both, qos(32));
+    both.get_key(1, stream, None);
+    hold(&mut both, 0, &[1_024]);
+    both.run(50);
+    both.cut();
+    both.get_key(0, stream, None);
+    both.run(50);
+    assert_eq!(granted(&both), 0);
+    both.connect();
+    both.run(50);
+    assert_eq!(granted(&both), 1_024);
+}

@@ -212,3 +212,18 @@ fn a_follower_that_tells_another_story_in_the_least_makes_a_new_epoch_begin() {
         assert_eq!(both.ends[0].durable.epoch > epoch, begins, "story {number}");
     }
 }
+
+#[test]
+fn a_greeting_that_comes_again_is_not_answered_by_a_greeting_for_ever() {
+    let mut both = Ends::in_step(8_000_000);
+    both.cut();
+    both.connect();
+    let [_, heard] = both.overhear(20);
+    let greeting = heard.into_iter().find(|message| matches!(message, Message::Hello(_)));
+    let mut greeting = greeting.expect("the leader greets");
+    let Message::Hello(hello) = &mut greeting else { unreachable!() };
+    hello.heard = true;
+    both.event(1, Event::PeerMessage(greeting.clone()));
+    let [heard, _] = both.overhear(2);
+    assert!(!heard.iter().any(|message| matches!(message, Message::Hello(_))), "it is known by now");
+}

@@ -4,12 +4,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::two_ends::Ends;
-use crate::agreement::entry::Decision;
-use crate::agreement::message::{FollowerLine, Range, Report};
+use crate::agreement::entry::{Decision, Digest};
+use crate::agreement::message::{FollowerLine, OpenRequest, Range, Report};
 use crate::agreement::names::{BlockName, Mark};
 use crate::agreement::{Event, MESSAGE_BYTES_MAX, Message, PeerFault};
 use crate::calls::Answer;
-use crate::interface::{Qos, QosRequest, Status};
+use crate::interface::{KeyStreamId, Qos, QosRequest, Status};
 
 /// JSON of the shapes that the protocol has, with values that it may not have.
 fn value() -> impl Strategy<Value = Value> {
@@ -268,4 +268,39 @@ fn no_wish_takes_a_stream_beyond_what_push_can_count() {
         );
     }
     assert!(both.ends[1].core.status().connected);
+}
+
+#[test]
+fn a_leader_that_asks_its_follower_to_open_a_stream_is_refused() {
+    let mut both = Ends::in_step(8_000_000);
+    let request = OpenRequest {
+        call: 1,
+        stream: KeyStreamId::from_u128(1),
+        chosen: true,
+        kms: "kms://b".into(),
+        source: "kms://a".into(),
+        destination: "kms://b".into(),
+        qos: QosRequest::default(),
+    };
+    both.event(1, Event::PeerMessage(Message::OpenRequest(request)));
+    assert!(both.ends[1].says("broke the peer protocol"));
+    assert_eq!(both.ends[1].core.status().counters.peer_faults, 1);
+}
+
+#[test]
+fn a_follower_that_has_other_entries_under_the_same_number_is_refused() {
+    let mut both = Ends::in_step(8_000_000);
+    both.stream(QosRequest::default());
+    let [heard, _] = both.overhear(10_000);
+    let report = heard.into_iter().rev().find_map(|message| match message {
+        Message::Report(report) => Some(report),
+        _ => None,
+    });
+    let mut report = report.expect("the follower reports now and then");
+    let own = both.ends[0].durable.peer_applied;
+    assert_eq!(report.applied, own, "it has applied all that there is");
+    report.serial += 1;
+    report.hash = Digest::NONE;
+    both.event(0, Event::PeerMessage(Message::Report(report)));
+    assert!(both.ends[0].says("broke the peer protocol"));
 }

@@ -38,8 +38,17 @@ fn told_of_streams(kms: [&str; 2], count: usize) -> Vec<(usize, usize)> {
 fn told_again(both: &mut Ends) -> Vec<(usize, usize, usize)> {
     both.cut();
     both.connect();
-    let [_, heard] = both.overhear(10);
-    let logs = heard.iter().filter_map(|message| match message {
+    let heard: Vec<Vec<Message>> = (0..10)
+        .map(|_| {
+            let [_, heard] = both.overhear(1);
+            heard
+        })
+        .collect();
+    let with_entries = heard.iter().filter(|heard| {
+        heard.iter().any(|message| matches!(message, Message::Log(log) if !log.entries.is_empty()))
+    });
+    assert_eq!(with_entries.count(), 1, "none waits for an answer to the one before");
+    let logs = heard.iter().flatten().filter_map(|message| match message {
         Message::Log(log) => Some(log),
         _ => None,
     });
@@ -119,4 +128,38 @@ fn a_rate_is_reserved_while_both_ends_have_the_stream_open() {
     both.close(1, stream);
     both.run(20);
     assert_eq!(both.ends[0].core.leading.reserved_bps, 0);
+}
+
+#[test]
+fn a_line_that_was_lost_is_said_again_though_the_connection_stands() {
+    let mut both = Ends::in_step(8_000_000);
+    let stream = both.stream(QosRequest::default());
+    both.connected = false;
+    both.close(0, stream);
+    both.run(1);
+    both.connected = true;
+    assert!(!both.ends[1].says("closed at the other end"));
+    both.run(10_000);
+    assert!(both.ends[1].says("closed at the other end"));
+}
+
+#[test]
+fn an_entry_that_was_lost_is_said_again_though_one_before_it_has_arrived() {
+    let mut both = Ends::in_step(8_000_000);
+    both.open(0, None, QosRequest::default());
+    both.run(1);
+    // The follower's word of the first is on its way when the second is lost.
+    both.connected = false;
+    both.open(0, None, QosRequest::default());
+    both.connected = true;
+    both.run(5_000);
+    assert_eq!(both.ends[1].core.status().streams, 2);
+}
+
+#[test]
+fn a_call_that_waits_for_the_leaders_word_does_not_wait_for_the_next_occasion() {
+    let mut both = Ends::in_step(8_000_000);
+    let call = both.get_key(1, KeyStreamId::from_u128(5), None);
+    both.run(5);
+    assert!(matches!(both.ends[1].answer(call), Some(Answer::Refused { .. })), "nobody knows that stream");
 }

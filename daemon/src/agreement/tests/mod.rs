@@ -5,6 +5,7 @@
     reason = "numbers of tests are small, and an end's number says who is meant"
 )]
 
+mod burning;
 mod calls;
 mod card_news;
 mod endings;

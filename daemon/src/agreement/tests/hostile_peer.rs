@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::two_ends::Ends;
 use crate::agreement::entry::{Decision, Digest};
-use crate::agreement::message::{FollowerLine, OpenRequest, Range, Report};
+use crate::agreement::message::{FollowerLine, OpenReply, OpenRequest, Range, Report};
 use crate::agreement::names::{BlockName, Mark};
 use crate::agreement::{Event, MESSAGE_BYTES_MAX, Message, PeerFault};
 use crate::calls::Answer;
@@ -271,20 +271,33 @@ fn no_wish_takes_a_stream_beyond_what_push_can_count() {
 }
 
 #[test]
-fn a_leader_that_asks_its_follower_to_open_a_stream_is_refused() {
-    let mut both = Ends::in_step(8_000_000);
+fn what_only_the_other_role_may_say_is_refused() {
+    let stream = KeyStreamId::from_u128(1);
     let request = OpenRequest {
         call: 1,
-        stream: KeyStreamId::from_u128(1),
+        stream,
         chosen: true,
         kms: "kms://b".into(),
         source: "kms://a".into(),
         destination: "kms://b".into(),
         qos: QosRequest::default(),
     };
-    both.event(1, Event::PeerMessage(Message::OpenRequest(request)));
-    assert!(both.ends[1].says("broke the peer protocol"));
-    assert_eq!(both.ends[1].core.status().counters.peer_faults, 1);
+    let reply = OpenReply {
+        call: 1,
+        stream,
+        status: Status::Successful,
+        detail: String::new(),
+        counter_proposal: None,
+    };
+    let [heard, _] = Ends::in_step(8_000_000).overhear(10_000);
+    let report = heard.into_iter().find(|message| matches!(message, Message::Report(_)));
+    let report = report.expect("the follower reports now and then");
+    for (end, message) in [(1, Message::OpenRequest(request)), (1, report), (0, Message::OpenReply(reply))] {
+        let mut both = Ends::in_step(8_000_000);
+        both.event(end, Event::PeerMessage(message));
+        assert!(both.ends[end].says("broke the peer protocol"), "end {end}");
+        assert_eq!(both.ends[end].core.status().counters.peer_faults, 1);
+    }
 }
 
 #[test]

@@ -180,13 +180,20 @@ pub struct Choice<'a> {
     pub more: &'a str,
     /// Environment of the daemons.
     pub environment: &'a [(&'a str, &'a str)],
+    /// The KMSs take key over plain HTTP.
+    pub plain_push: bool,
 }
 
 impl Secured {
     /// Makes certificates and starts cards, but no daemon.
     #[must_use]
     pub fn prepare() -> Self {
-        let cards = Cards::start(&["--weather", "calm", "--rate", "4M", "--key", "positional"]);
+        Self::prepare_with(Cards::start(&["--weather", "calm", "--rate", "4M", "--key", "positional"]))
+    }
+
+    /// As [`Secured::prepare`], with these cards.
+    #[must_use]
+    pub fn prepare_with(cards: Cards) -> Self {
         let lab = cards.folder.path().join("lab");
         let authority = Lab { hosts: [vec![], vec![]], kms: KMS.map(str::to_owned), days: 100 }
             .write(&lab)
@@ -219,13 +226,14 @@ impl Secured {
         let letter = ["a", "b"][end];
         let lines = std::fs::read_to_string(self.lab.join(format!("tls-{letter}.toml"))).expect("lines");
         let peer = if end == 0 { "listen" } else { "connect" };
+        let scheme = if choice.plain_push { "http" } else { "https" };
         let config = ModuleConfig {
             name: letter,
             role: if end == 0 { "leader" } else { "follower" },
             socket: if end == 0 { &self.cards.socket_a } else { &self.cards.socket_b },
             peer: format!("{peer} = \"{}\"\ncertificate_name = \"{}\"", self.peer, Lab::module_name(1 - end)),
             peer_kms: KMS[1 - end],
-            kms: (KMS[end], format!("https://localhost:{}", self.endpoints[end].port())),
+            kms: (KMS[end], format!("{scheme}://localhost:{}", self.endpoints[end].port())),
             more: &format!("{lines}{}\n{}", choice.tls, choice.more),
         };
         let folder = self.cards.folder.path();

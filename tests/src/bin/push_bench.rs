@@ -10,6 +10,8 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
+use nix::unistd::Pid;
+use qkd_tests::DEADLINE;
 use qkd_tests::push_bench::figures::{Cpu, Work, median};
 use qkd_tests::push_bench::sample_request;
 use qkd_tests::push_bench::sink;
@@ -65,39 +67,49 @@ struct Round {
     load: Option<Work>,
 }
 
-fn measure(stage: &mut Stage, seconds: u64) -> [Work; 4] {
-    let processes = stage.processes();
+/// What came to the sink in some time, and what the processes took for it.
+fn measure<const N: usize>(
+    stage: &mut Stage,
+    processes: [Pid; N],
+    seconds: u64,
+) -> ([f64; 3], [Cpu; N], f64) {
     let cpu = || processes.map(Cpu::of);
     let (begun, first, cpu_first) = (Instant::now(), stage.counts(), cpu());
     std::thread::sleep(Duration::from_secs(seconds));
-    let (time, last, cpu_last) = (begun.elapsed().as_secs_f64(), stage.counts(), cpu());
+    let (time, last, cpu_last) = (begun.elapsed(), stage.counts(), cpu());
     #[allow(clippy::cast_precision_loss, reason = "chunks of one run")]
-    let came = [0, 1].map(|end| (last.chunks[end] - first.chunks[end]) as f64);
-    std::array::from_fn(|who| Work {
-        pushes: if who < 2 { came[who] } else { came[0] + came[1] },
-        cpu: cpu_last[who].since(cpu_first[who]),
-        seconds: time,
-    })
+    let came = std::array::from_fn(|door| (last.chunks[door] - first.chunks[door]) as f64);
+    (came, std::array::from_fn(|who| cpu_last[who].since(cpu_first[who])), time.as_secs_f64())
 }
 
-fn load(stage: &mut Stage, args: &Args) -> Result<Work, String> {
+fn daemons(stage: &mut Stage, seconds: u64) -> [Work; 4] {
+    let (came, cpu, seconds) = measure(stage, stage.processes(), seconds);
+    let both = came[0] + came[1];
+    let pushes = [came[0], came[1], both, both];
+    std::array::from_fn(|who| Work { pushes: pushes[who], cpu: cpu[who], seconds })
+}
+
+fn load(stage: &mut Stage, args: &Args) -> Work {
     let host = format!("localhost:{}", stage.load.port());
     let id = "00000000-0000-4000-8000-000000000000";
     let request = sample_request(&host, id, 1_000_000, args.chunk as usize);
     let depth = (MOST_BYTES_IN_FLIGHT / request.len()).clamp(1, args.window as usize);
-    let load = Load {
-        to: stage.load,
-        tls: !args.plain,
-        connections: usize::from(args.streams),
-        depth,
-        seconds: args.seconds,
-        request: &request,
-    };
-    let (begun, first) = (Instant::now(), stage.counts().chunks[2]);
-    let cpu = wrk::run(load, &stage.folder())?;
-    #[allow(clippy::cast_precision_loss, reason = "requests of one run")]
-    let pushes = (stage.counts().chunks[2] - first) as f64;
-    Ok(Work { pushes, cpu, seconds: begun.elapsed().as_secs_f64() })
+    let connections = usize::from(args.streams);
+    let load = Load { to: stage.load, tls: !args.plain, connections, depth, request: &request };
+    let first = stage.counts();
+    let wrk = wrk::start(load, &stage.folder());
+    let ready = |stage: &mut Stage| stage.counts().chunks[2] > first.chunks[2];
+    let until = Instant::now() + DEADLINE;
+    while !ready(stage) {
+        assert!(Instant::now() < until, "wrk does not begin: {}", wrk.output());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(WARM_UP);
+    let (came, [cpu], seconds) = measure(stage, [wrk.pid()], args.seconds);
+    let connected = stage.counts().connections[2] - first.connections[2];
+    // One more is made to see whether the address is good.
+    assert!(connected <= connections as u64 + 1, "wrk's connections broke: {connected}");
+    Work { pushes: came[2], cpu, seconds }
 }
 
 fn main() -> ExitCode {
@@ -117,7 +129,7 @@ fn main() -> ExitCode {
     };
     let mut stage = Stage::start(&setting);
     if args.pids {
-        println!("{WHO:?}: {:?}", stage.processes().map(nix::unistd::Pid::as_raw));
+        println!("{WHO:?}: {:?}", stage.processes().map(Pid::as_raw));
     }
     println!(
         "{} B chunks, {} stream(s), window {}, push over {}, link {}bit/s",
@@ -135,15 +147,9 @@ fn main() -> ExitCode {
     for number in 1..=args.rounds {
         let ids = stage.open(usize::from(args.streams));
         std::thread::sleep(WARM_UP);
-        let work = measure(&mut stage, args.seconds);
+        let work = daemons(&mut stage, args.seconds);
         stage.close(&ids);
-        let load = match (!args.no_wrk).then(|| load(&mut stage, &args)).transpose() {
-            Ok(load) => load,
-            Err(said) => {
-                eprintln!("wrk met errors:\n{said}");
-                return ExitCode::FAILURE;
-            }
-        };
+        let load = (!args.no_wrk).then(|| load(&mut stage, &args));
         let round = Round { work, load };
         println!("{number:5} {}", line(std::slice::from_ref(&round)));
         rounds.push(round);

@@ -182,6 +182,8 @@ pub struct Choice<'a> {
     pub environment: &'a [(&'a str, &'a str)],
     /// The KMSs take key over plain HTTP.
     pub plain_push: bool,
+    /// Another program than the `qkdd` that was built.
+    pub qkdd: Option<&'a Path>,
 }
 
 impl Secured {
@@ -242,7 +244,7 @@ impl Secured {
         let text = text.replacen("[api]", "accept_test_key = true\n[api]", 1);
         let names = format!("certificate_names = [\"URI:{}\"]\n[ledger]", KMS[end]);
         std::fs::write(&path, text.replacen("[ledger]", &names, 1)).expect("and can be written again");
-        let mut command = Command::new(program("qkdd"));
+        let mut command = Command::new(choice.qkdd.map_or_else(|| program("qkdd"), Path::to_path_buf));
         command.arg("--config").arg(path).envs(choice.environment.iter().copied());
         self.modules[end] = Some(config.start_as(&mut command));
     }

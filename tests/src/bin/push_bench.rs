@@ -6,6 +6,7 @@
 //! connections and as many at once. Rates are of this machine; their ratios travel. Exit code 0: nothing was lost, repeated or
 //! out of order, and both ends got the same key.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,9 @@ struct Args {
     /// Daemons only, without wrk.
     #[arg(long)]
     no_wrk: bool,
+    /// The daemon's program; otherwise the one that is built now.
+    #[arg(long, value_name = "FILE")]
+    qkdd: Option<PathBuf>,
     /// Prints the daemons' process IDs, for a profiler.
     #[arg(long)]
     pids: bool,
@@ -125,7 +129,7 @@ fn main() -> ExitCode {
         chunk: args.chunk,
         window: args.window,
         rate: args.rate.clone(),
-        more: String::new(),
+        qkdd: args.qkdd.clone(),
     };
     let mut stage = Stage::start(&setting);
     if args.pids {

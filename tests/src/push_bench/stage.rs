@@ -16,6 +16,10 @@ use crate::process::Process;
 use crate::programs::workspace;
 use crate::secure::{Choice, Client, KMS, Secured, hybrid};
 
+/// A machine that others use as well may let the sink wait for seconds: no KMS has failed then, and nothing is sent again.
+const PATIENCE_MS: u32 = 60_000;
+const PATIENT: &str = "handshake_deadline_ms = 60000";
+
 /// What differs between runs.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -27,8 +31,8 @@ pub struct Setting {
     pub window: u32,
     /// Secret key rate of the link, as the pair takes it.
     pub rate: String,
-    /// More of both daemons' configurations, whole sections.
-    pub more: String,
+    /// Another program than the `qkdd` that was built.
+    pub qkdd: Option<PathBuf>,
 }
 
 /// Everything that runs.
@@ -60,8 +64,10 @@ impl Stage {
         let doors: Vec<SocketAddr> = said.split(' ').skip(1).filter_map(|door| door.parse().ok()).collect();
         let [a, b, load] = doors[..] else { panic!("three doors: {said:?}") };
         secured.endpoints = [a, b];
-        let more = format!("[push]\nmost_in_flight = {}\n{}", setting.window, setting.more);
-        let choice = Choice { more: &more, plain_push: !setting.tls, ..Choice::default() };
+        let more =
+            format!("[push]\nmost_in_flight = {}\nanswer_deadline_ms = {PATIENCE_MS}\n", setting.window);
+        let qkdd = setting.qkdd.as_deref();
+        let choice = Choice { tls: PATIENT, more: &more, plain_push: !setting.tls, qkdd, environment: &[] };
         secured.start_module(0, choice);
         secured.start_module(1, choice);
         let _ = secured.module(1).process.line("takes over epoch", DEADLINE);

@@ -176,6 +176,8 @@ pub struct Secured {
 pub struct Choice<'a> {
     /// Further lines of the section `[tls]`.
     pub tls: &'a str,
+    /// Further lines of the section `[card]`.
+    pub card: &'a str,
     /// Further sections.
     pub more: &'a str,
     /// Environment of the daemons.
@@ -241,7 +243,7 @@ impl Secured {
         let folder = self.cards.folder.path();
         let path = config.write(folder);
         let text = std::fs::read_to_string(&path).expect("the configuration was written");
-        let text = text.replacen("[api]", "accept_test_key = true\n[api]", 1);
+        let text = text.replacen("[api]", &format!("accept_test_key = true\n{}\n[api]", choice.card), 1);
         let names = format!("certificate_names = [\"URI:{}\"]\n[ledger]", KMS[end]);
         std::fs::write(&path, text.replacen("[ledger]", &names, 1)).expect("and can be written again");
         let mut command = Command::new(choice.qkdd.map_or_else(|| program("qkdd"), Path::to_path_buf));

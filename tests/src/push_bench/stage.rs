@@ -16,9 +16,9 @@ use crate::process::Process;
 use crate::programs::workspace;
 use crate::secure::{Choice, Client, KMS, Secured, hybrid};
 
-/// A machine that others use as well may let the sink wait for seconds: no KMS has failed then, and nothing is sent again.
-const PATIENCE_MS: u32 = 60_000;
-const PATIENT: &str = "handshake_deadline_ms = 60000";
+/// A machine that others use as well may let card, sink or client wait for seconds. None has failed then, and nothing is given up.
+const PATIENT: [&str; 3] =
+    ["grace_ms = 30000", "handshake_deadline_ms = 60000", "answer_deadline_ms = 60000"];
 
 /// What differs between runs.
 #[derive(Clone, Debug)]
@@ -64,10 +64,16 @@ impl Stage {
         let doors: Vec<SocketAddr> = said.split(' ').skip(1).filter_map(|door| door.parse().ok()).collect();
         let [a, b, load] = doors[..] else { panic!("three doors: {said:?}") };
         secured.endpoints = [a, b];
-        let more =
-            format!("[push]\nmost_in_flight = {}\nanswer_deadline_ms = {PATIENCE_MS}\n", setting.window);
-        let qkdd = setting.qkdd.as_deref();
-        let choice = Choice { tls: PATIENT, more: &more, plain_push: !setting.tls, qkdd, environment: &[] };
+        let [card, tls, push] = PATIENT;
+        let more = format!("[push]\nmost_in_flight = {}\n{push}\n", setting.window);
+        let choice = Choice {
+            tls,
+            card,
+            more: &more,
+            plain_push: !setting.tls,
+            qkdd: setting.qkdd.as_deref(),
+            ..Choice::default()
+        };
         secured.start_module(0, choice);
         secured.start_module(1, choice);
         let _ = secured.module(1).process.line("takes over epoch", DEADLINE);

@@ -12,6 +12,7 @@ pub mod model;
 pub mod module;
 pub mod process;
 pub mod programs;
+pub mod push_bench;
 pub mod scenarios;
 pub mod secure;
 pub mod test_key;

@@ -26,7 +26,12 @@ impl Cards {
     /// Starts a pair with further options of `qkd-sim pair` and waits until it serves.
     #[must_use]
     pub fn start(options: &[&str]) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
+        Self::start_in(TempDir::new().expect("a temporary folder"), options)
+    }
+
+    /// As [`Cards::start`], in a folder of the caller's choice.
+    #[must_use]
+    pub fn start_in(folder: TempDir, options: &[&str]) -> Self {
         let (socket_a, socket_b) = (folder.path().join("a.sock"), folder.path().join("b.sock"));
         let mut command = Command::new(program("qkd-sim"));
         command.arg("pair").arg("--socket-a").arg(&socket_a).arg("--socket-b").arg(&socket_b).args(options);

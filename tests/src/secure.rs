@@ -176,17 +176,28 @@ pub struct Secured {
 pub struct Choice<'a> {
     /// Further lines of the section `[tls]`.
     pub tls: &'a str,
+    /// Further lines of the section `[card]`.
+    pub card: &'a str,
     /// Further sections.
     pub more: &'a str,
     /// Environment of the daemons.
     pub environment: &'a [(&'a str, &'a str)],
+    /// The KMSs take key over plain HTTP.
+    pub plain_push: bool,
+    /// Another program than the `qkdd` that was built.
+    pub qkdd: Option<&'a Path>,
 }
 
 impl Secured {
     /// Makes certificates and starts cards, but no daemon.
     #[must_use]
     pub fn prepare() -> Self {
-        let cards = Cards::start(&["--weather", "calm", "--rate", "4M", "--key", "positional"]);
+        Self::prepare_with(Cards::start(&["--weather", "calm", "--rate", "4M", "--key", "positional"]))
+    }
+
+    /// As [`Secured::prepare`], with these cards.
+    #[must_use]
+    pub fn prepare_with(cards: Cards) -> Self {
         let lab = cards.folder.path().join("lab");
         let authority = Lab { hosts: [vec![], vec![]], kms: KMS.map(str::to_owned), days: 100 }
             .write(&lab)
@@ -219,22 +230,23 @@ impl Secured {
         let letter = ["a", "b"][end];
         let lines = std::fs::read_to_string(self.lab.join(format!("tls-{letter}.toml"))).expect("lines");
         let peer = if end == 0 { "listen" } else { "connect" };
+        let scheme = if choice.plain_push { "http" } else { "https" };
         let config = ModuleConfig {
             name: letter,
             role: if end == 0 { "leader" } else { "follower" },
             socket: if end == 0 { &self.cards.socket_a } else { &self.cards.socket_b },
             peer: format!("{peer} = \"{}\"\ncertificate_name = \"{}\"", self.peer, Lab::module_name(1 - end)),
             peer_kms: KMS[1 - end],
-            kms: (KMS[end], format!("https://localhost:{}", self.endpoints[end].port())),
+            kms: (KMS[end], format!("{scheme}://localhost:{}", self.endpoints[end].port())),
             more: &format!("{lines}{}\n{}", choice.tls, choice.more),
         };
         let folder = self.cards.folder.path();
         let path = config.write(folder);
         let text = std::fs::read_to_string(&path).expect("the configuration was written");
-        let text = text.replacen("[api]", "accept_test_key = true\n[api]", 1);
+        let text = text.replacen("[api]", &format!("accept_test_key = true\n{}\n[api]", choice.card), 1);
         let names = format!("certificate_names = [\"URI:{}\"]\n[ledger]", KMS[end]);
         std::fs::write(&path, text.replacen("[ledger]", &names, 1)).expect("and can be written again");
-        let mut command = Command::new(program("qkdd"));
+        let mut command = Command::new(choice.qkdd.map_or_else(|| program("qkdd"), Path::to_path_buf));
         command.arg("--config").arg(path).envs(choice.environment.iter().copied());
         self.modules[end] = Some(config.start_as(&mut command));
     }

@@ -1,0 +1,213 @@
+//! What a push costs: `push_bench [OPTIONS]`, which `./dev bench` builds and starts.
+//!
+//! Two simulated cards, two daemons and a sink run as processes of their own, with ledgers on a disk and mutual TLS between the
+//! daemons. In each round key streams are opened through the API, the time on processors that each process takes is held
+//! against the chunks that came, the streams are closed, and wrk sends the same request to the same sink, on as many
+//! connections and as many at once. Rates are of this machine; their ratios travel. Exit code 0: nothing was lost, repeated or
+//! out of order, and both ends got the same key.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::Parser;
+use nix::unistd::Pid;
+use qkd_tests::DEADLINE;
+use qkd_tests::push_bench::figures::{Cpu, Work, median};
+use qkd_tests::push_bench::sample_request;
+use qkd_tests::push_bench::sink;
+use qkd_tests::push_bench::stage::{Setting, Stage};
+use qkd_tests::push_bench::wrk::{self, Load};
+
+/// The daemon's own bound on octets on their way, `push.most_bytes_in_flight`.
+const MOST_BYTES_IN_FLIGHT: usize = 90_112;
+/// From the first key to the first measurement: the window has widened, and what was in the vault at first is pushed.
+const WARM_UP: Duration = Duration::from_secs(2);
+
+/// Pushes per CPU-second of both daemons, and of wrk against the same sink.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Push over plain HTTP; API and peer link keep their mutual TLS.
+    #[arg(long, conflicts_with = "tls")]
+    plain: bool,
+    /// Push over mutual TLS, which is the default.
+    #[arg(long)]
+    tls: bool,
+    /// Octets of a key chunk, for example 32, 256, 4096 or 65536.
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    chunk: u32,
+    /// Requests of one stream that may be on their way at once: push.most_in_flight.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=256))]
+    window: u32,
+    /// Key streams, each with a connection of its own.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=500))]
+    streams: u16,
+    /// Seconds of one measurement.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    seconds: u64,
+    /// Rounds: one measurement of the daemons and one of wrk.
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rounds: u32,
+    /// Secret key rate of the simulated link, as qkd-sim pair takes it.
+    #[arg(long, default_value = "146M")]
+    rate: String,
+    /// Daemons only, without wrk.
+    #[arg(long)]
+    no_wrk: bool,
+    /// The daemon's program; otherwise the one that is built now.
+    #[arg(long, value_name = "FILE")]
+    qkdd: Option<PathBuf>,
+    /// Prints the daemons' process IDs, for a profiler.
+    #[arg(long)]
+    pids: bool,
+}
+
+/// Who works, in the order of [`Stage::processes`].
+const WHO: [&str; 4] = ["leader", "follower", "cards", "sink"];
+
+struct Round {
+    /// Of each process. The pushes of cards and sink are those of both ends.
+    work: [Work; 4],
+    load: Option<Work>,
+}
+
+/// What came to the sink in some time, and what the processes took for it.
+fn measure<const N: usize>(
+    stage: &mut Stage,
+    processes: [Pid; N],
+    seconds: u64,
+) -> ([f64; 3], [Cpu; N], f64) {
+    let cpu = || processes.map(Cpu::of);
+    let (begun, first, cpu_first) = (Instant::now(), stage.counts(), cpu());
+    std::thread::sleep(Duration::from_secs(seconds));
+    let (time, last, cpu_last) = (begun.elapsed(), stage.counts(), cpu());
+    #[allow(clippy::cast_precision_loss, reason = "chunks of one run")]
+    let came = std::array::from_fn(|door| (last.chunks[door] - first.chunks[door]) as f64);
+    (came, std::array::from_fn(|who| cpu_last[who].since(cpu_first[who])), time.as_secs_f64())
+}
+
+fn daemons(stage: &mut Stage, seconds: u64) -> [Work; 4] {
+    let (came, cpu, seconds) = measure(stage, stage.processes(), seconds);
+    let both = came[0] + came[1];
+    let pushes = [came[0], came[1], both, both];
+    std::array::from_fn(|who| Work { pushes: pushes[who], cpu: cpu[who], seconds })
+}
+
+fn load(stage: &mut Stage, args: &Args) -> Work {
+    let host = format!("localhost:{}", stage.load.port());
+    let id = "00000000-0000-4000-8000-000000000000";
+    let request = sample_request(&host, id, 1_000_000, args.chunk as usize);
+    let depth = (MOST_BYTES_IN_FLIGHT / request.len()).clamp(1, args.window as usize);
+    let connections = usize::from(args.streams);
+    let load = Load { to: stage.load, tls: !args.plain, connections, depth, request: &request };
+    let first = stage.counts();
+    let wrk = wrk::start(load, &stage.folder());
+    let ready = |stage: &mut Stage| stage.counts().chunks[2] > first.chunks[2];
+    let until = Instant::now() + DEADLINE;
+    while !ready(stage) {
+        assert!(Instant::now() < until, "wrk does not begin: {}", wrk.output());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(WARM_UP);
+    let (came, [cpu], seconds) = measure(stage, [wrk.pid()], args.seconds);
+    let connected = stage.counts().connections[2] - first.connections[2];
+    // One more is made to see whether the address is good.
+    assert!(connected <= connections as u64 + 1, "wrk's connections broke: {connected}");
+    Work { pushes: came[2], cpu, seconds }
+}
+
+fn main() -> ExitCode {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    if let [flag, arguments @ ..] = words.as_slice()
+        && flag == "--sink"
+    {
+        return sink::run(arguments);
+    }
+    let args = Args::parse();
+    let setting = Setting {
+        tls: !args.plain,
+        chunk: args.chunk,
+        window: args.window,
+        rate: args.rate.clone(),
+        qkdd: args.qkdd.clone(),
+    };
+    let mut stage = Stage::start(&setting);
+    if args.pids {
+        println!("{WHO:?}: {:?}", stage.processes().map(Pid::as_raw));
+    }
+    println!(
+        "{} B chunks, {} stream(s), window {}, push over {}, link {}bit/s",
+        args.chunk,
+        args.streams,
+        args.window,
+        if args.plain { "plain HTTP" } else { "mutual TLS" },
+        args.rate
+    );
+    println!(
+        "round   leader: chunks/s   /CPU-s  us/push  sys   follower: chunks/s   /CPU-s  us/push  sys   cards, sink: us   \
+         wrk: /s   /CPU-s   leader/wrk  follower/wrk"
+    );
+    let mut rounds = Vec::new();
+    for number in 1..=args.rounds {
+        let ids = stage.open(usize::from(args.streams));
+        std::thread::sleep(WARM_UP);
+        let work = daemons(&mut stage, args.seconds);
+        stage.close(&ids);
+        let load = (!args.no_wrk).then(|| load(&mut stage, &args));
+        let round = Round { work, load };
+        println!("{number:5} {}", line(std::slice::from_ref(&round)));
+        rounds.push(round);
+    }
+    println!("median{}", line(&rounds));
+    verdict(&mut stage)
+}
+
+/// The medians of some rounds; ratios are medians of ratios.
+fn line(rounds: &[Round]) -> String {
+    let of = |who: usize, figure: fn(Work) -> f64| median(rounds.iter().map(|round| figure(round.work[who])));
+    let daemon = |who: usize| {
+        format!(
+            "{:19.0} {:8.0} {:8.3} {:3.0}%",
+            of(who, Work::rate),
+            of(who, Work::per_cpu_second),
+            of(who, Work::micros),
+            of(who, Work::system_share) * 100.0
+        )
+    };
+    let load = |figure: fn(Work) -> f64| median(rounds.iter().filter_map(|round| round.load.map(figure)));
+    let ratio = |who: usize| {
+        median(
+            rounds
+                .iter()
+                .filter_map(|round| Some(round.work[who].per_cpu_second() / round.load?.per_cpu_second())),
+        )
+    };
+    format!(
+        "{}  {}   {:8.3} {:8.3}   {:7.0} {:8.0}   {:10.3}  {:12.3}",
+        daemon(0),
+        daemon(1),
+        of(2, Work::micros),
+        of(3, Work::micros),
+        load(Work::rate),
+        load(Work::per_cpu_second),
+        ratio(0),
+        ratio(1)
+    )
+}
+
+fn verdict(stage: &mut Stage) -> ExitCode {
+    let counts = stage.counts();
+    println!(
+        "chunks at both ends: {} and {}, each stream from 0 on and by one; refused (lost, repeated, malformed): {}{}; the same \
+         key at both ends: {} chunks compared; messages without key: {}; connections: {} and {}",
+        counts.chunks[0],
+        counts.chunks[1],
+        counts.refused,
+        if counts.fault.is_empty() { String::new() } else { format!(" ({})", counts.fault) },
+        counts.agreed,
+        counts.notices,
+        counts.connections[0],
+        counts.connections[1],
+    );
+    if counts.refused == 0 && counts.agreed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

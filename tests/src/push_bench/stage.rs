@@ -1,0 +1,164 @@
+//! What is measured: cards, both daemons and the sink, and the key streams between them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::unistd::Pid;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::sink::Counts;
+use crate::DEADLINE;
+use crate::module::Cards;
+use crate::process::Process;
+use crate::programs::workspace;
+use crate::secure::{Choice, Client, KMS, Secured, hybrid};
+
+/// A machine that others use as well may let card, sink or client wait for seconds. None has failed then, and nothing is given up.
+const PATIENT: [&str; 3] =
+    ["grace_ms = 30000", "handshake_deadline_ms = 60000", "answer_deadline_ms = 60000"];
+
+/// What differs between runs.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// Pushes go over mutual TLS; API and peer link always do.
+    pub tls: bool,
+    /// Octets of a chunk.
+    pub chunk: u32,
+    /// Requests of one stream that may be on their way at once.
+    pub window: u32,
+    /// Secret key rate of the link, as the pair takes it.
+    pub rate: String,
+    /// Another program than the `qkdd` that was built.
+    pub qkdd: Option<PathBuf>,
+}
+
+/// Everything that runs.
+pub struct Stage {
+    /// Daemons and cards.
+    pub secured: Secured,
+    sink: Process,
+    /// The load generator's door at the sink.
+    pub load: SocketAddr,
+    clients: [Client; 2],
+    asked: usize,
+    chunk: u32,
+}
+
+impl Stage {
+    /// Starts everything. The ledgers are in the build's folder, which is on a disk.
+    #[must_use]
+    pub fn start(setting: &Setting) -> Self {
+        let folder = TempDir::with_prefix_in("bench-", target()).expect("a folder");
+        let mut secured =
+            Secured::prepare_with(Cards::start_in(folder, &["--weather", "calm", "--rate", &setting.rate]));
+        let mut command = Command::new(std::env::current_exe().expect("this program's path"));
+        command.arg("--sink").arg(setting.chunk.to_string());
+        if setting.tls {
+            command.arg(&secured.lab);
+        }
+        let sink = Process::start("sink", &mut command);
+        let said = sink.line("listening ", DEADLINE);
+        let doors: Vec<SocketAddr> = said.split(' ').skip(1).filter_map(|door| door.parse().ok()).collect();
+        let [a, b, load] = doors[..] else { panic!("three doors: {said:?}") };
+        secured.endpoints = [a, b];
+        let [card, tls, push] = PATIENT;
+        let more = format!("[push]\nmost_in_flight = {}\n{push}\n", setting.window);
+        let choice = Choice {
+            tls,
+            card,
+            more: &more,
+            plain_push: !setting.tls,
+            qkdd: setting.qkdd.as_deref(),
+            ..Choice::default()
+        };
+        secured.start_module(0, choice);
+        secured.start_module(1, choice);
+        let _ = secured.module(1).process.line("takes over epoch", DEADLINE);
+        let clients = ["kms-a", "kms-b"].map(|name| secured.client(name, hybrid()));
+        Self { secured, sink, load, clients, asked: 0, chunk: setting.chunk }
+    }
+
+    /// Processes: leader, follower, cards, sink.
+    #[must_use]
+    pub fn processes(&self) -> [Pid; 4] {
+        let module = |end| self.secured.module(end).process.pid();
+        [module(0), module(1), self.secured.cards.process.pid(), self.sink.pid()]
+    }
+
+    /// Where everything lies.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.secured.cards.folder.path().to_owned()
+    }
+
+    /// What came to the sink.
+    #[must_use]
+    pub fn counts(&mut self) -> Counts {
+        self.sink.tell("counts");
+        let line = self.sink.nth_line("{\"chunks\"", self.asked, DEADLINE);
+        self.asked += 1;
+        serde_json::from_str(&line).expect("counts")
+    }
+
+    /// Opens so many key streams at both ends through the API, and waits until key flows on each.
+    ///
+    /// # Panics
+    /// When it does not in time.
+    #[must_use]
+    pub fn open(&mut self, streams: usize) -> Vec<Value> {
+        let wanted = self.counts().flowing + streams;
+        let mut request = json!({
+            "source": KMS[0], "destination": KMS[1], "key_stream_id": null, "qos": {"key_chunk_size": self.chunk},
+        });
+        let ids: Vec<Value> = (0..streams)
+            .map(|_| {
+                request["key_stream_id"] = Value::Null;
+                let id = self.call(0, "POST", "open-connect", &request)["key_stream_id"].clone();
+                request["key_stream_id"] = id.clone();
+                let _ = self.call(1, "POST", "open-connect", &request);
+                for end in 0..2 {
+                    let _ = self.call(end, "POST", "get-key", &json!({"key_stream_id": id}));
+                }
+                id
+            })
+            .collect();
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let counts = self.counts();
+            if counts.flowing >= wanted {
+                return ids;
+            }
+            assert!(Instant::now() < until, "no key on every stream in time: {counts:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Closes them at both ends.
+    pub fn close(&self, ids: &[Value]) {
+        for id in ids {
+            for end in 0..2 {
+                let _ = self.call(end, "PUT", "close", &json!({"key_stream_id": id}));
+            }
+        }
+    }
+
+    fn call(&self, end: usize, method: &str, path: &str, request: &Value) -> Value {
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let reply = self.clients[end].call(self.secured.module(end).api, method, path, request);
+            if (200..300).contains(&reply.http) {
+                return reply.body;
+            }
+            assert!(Instant::now() < until, "{path} at end {end}: {reply:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR");
+    target.map_or_else(|| workspace().join("target"), |folder| workspace().join(folder))
+}

@@ -7,7 +7,7 @@ use crate::agreement::check::{
 use crate::agreement::entry::{Decision, Digest, Entry, Grant};
 use crate::agreement::message::{LeaderLine, Log, Range, Report};
 use crate::agreement::names::{BlockName, Extent, Mark};
-use crate::agreement::{Capacity, Position};
+use crate::agreement::{Capacity, MESSAGE_BYTES_MAX, Message, PeerFault, Position};
 use crate::interface::{KeyStreamId, Qos};
 
 const STREAM: KeyStreamId = KeyStreamId::from_u128(1);
@@ -142,4 +142,26 @@ fn ranges_of_blocks_rise_and_are_not_too_many() {
     assert!(!taken(many(RANGES_MAX + 1)));
     let unusable = BlockName::new(1, u64::MAX);
     assert!(check_report(&Report { complete: unusable, ..report(Vec::new()) }).is_err());
+}
+
+#[test]
+fn a_message_may_fill_a_frame_and_not_be_an_octet_longer() {
+    let refuse = |length: usize| Message::Refuse { reason: "x".repeat(length) };
+    let around = refuse(0).encode().unwrap().len();
+    let frame = refuse(MESSAGE_BYTES_MAX - around).encode().expect("it fills the frame");
+    assert_eq!(frame.len(), MESSAGE_BYTES_MAX);
+    assert!(matches!(refuse(MESSAGE_BYTES_MAX - around + 1).encode(), Err(PeerFault::TooLong(_))));
+    // It is refused for its reason, which is too long, and not for its own length.
+    assert!(!matches!(Message::decode(&frame), Ok(_) | Err(PeerFault::TooLong(_))));
+    let longer = [frame.as_slice(), b" "].concat();
+    assert!(matches!(Message::decode(&longer), Err(PeerFault::TooLong(_))));
+}
+
+#[test]
+fn names_and_marks_can_be_read_in_logs() {
+    let name = BlockName::new(7, 12);
+    assert_eq!(
+        (name.to_string(), Mark { block: name, offset: 3 }.to_string()),
+        ("7/12".into(), "7/12+3".into())
+    );
 }

@@ -17,6 +17,7 @@ mod holdings;
 mod hostile_peer;
 mod leading;
 mod limits;
+mod opening;
 mod owners;
 mod partial_loss;
 mod parts;

@@ -26,6 +26,7 @@ mod restarts;
 mod scheduling;
 mod shares;
 mod supply;
+mod times;
 mod two_ends;
 mod waiting_calls;
 mod wrong_entries;

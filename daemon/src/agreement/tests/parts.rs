@@ -4,12 +4,17 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 
+use super::two_ends::settings;
+use crate::agreement::Role;
 use crate::agreement::delivery::cut;
 use crate::agreement::entry::{Decision, Digest, Entry};
 use crate::agreement::limiter::Bucket;
 use crate::agreement::message::Range;
 use crate::agreement::names::{BlockName, Extent, Mark, position_near};
+use crate::agreement::qos::resolve;
 use crate::agreement::ranges::BlockRanges;
+use crate::agreement::stream::Live;
+use crate::interface::QosRequest;
 
 #[derive(Clone, Debug)]
 enum Change {
@@ -175,4 +180,19 @@ fn a_hash_survives_the_wire_and_nothing_else_is_one() {
     {
         assert!(Digest::try_from(wrong).is_err());
     }
+}
+
+#[test]
+fn what_lies_between_two_skips_is_not_skipped() {
+    let settings = settings(Role::Leader);
+    let qos = resolve(&QosRequest::default(), &settings, 65_536, None).expect("the default can be met");
+    let mut live = Live::new(&qos, 0, 0);
+    assert!(!live.skipped(5, 8), "nothing is settled by it yet");
+    assert!(!live.skipped(8, 9) && !live.skipped(12, 14) && !live.skipped(3, 3));
+    for (settled, position) in [(4, 4), (5, 9), (10, 10), (11, 11), (12, 14)] {
+        assert!(live.advance(settled));
+        assert_eq!((live.position, live.issued), (position, position), "after {settled}");
+    }
+    assert!(live.skipped(14, 20), "it follows at once");
+    assert_eq!(live.position, 20);
 }

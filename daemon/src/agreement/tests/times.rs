@@ -1,7 +1,11 @@
 //! When something is due, and what is told of it.
 
+use qkd_contract::state::LinkState;
+
+use super::two_ends::{Ends, settings};
 use crate::agreement::timers::{Timer, Timers};
-use crate::interface::KeyStreamId;
+use crate::agreement::{Action, Event, Message, Role};
+use crate::interface::{KeyStreamId, QosRequest, Status};
 
 #[test]
 fn a_time_is_taken_in_its_order_and_not_before_it_has_come() {
@@ -43,4 +47,92 @@ fn a_time_that_was_set_anew_or_taken_back_does_not_come_as_it_was() {
     assert!(of(other).into_iter().chain([Timer::Call(1)]).all(|timer| times.is_set(timer)));
     let left = std::iter::from_fn(|| times.pop_due(20)).count();
     assert_eq!(left, 6);
+}
+
+fn link(both: &mut Ends, end: usize, state: LinkState, secret_key_rate_bps: u64) {
+    both.event(end, Event::Link { state, secret_key_rate_bps });
+}
+
+fn notices(both: &Ends, end: usize, wanted: Status) -> usize {
+    let told = |action: &&Action| matches!(action, Action::Notice { status, .. } if *status == wanted);
+    both.ends[end].actions.iter().filter(told).count()
+}
+
+#[test]
+fn a_stream_that_is_dry_is_told_of_also_by_a_daemon_that_has_started_again() {
+    for end in 0..2 {
+        let mut both = Ends::in_step(1_000_000);
+        both.stream(QosRequest { timeout: Some(300), ..QosRequest::default() });
+        both.restart(end, settings([Role::Leader, Role::Follower][end]));
+        assert_eq!(notices(&both, end, Status::InsufficientKey), 0);
+        both.run(1_000);
+        assert_eq!(notices(&both, end, Status::InsufficientKey), 1, "end {end}");
+    }
+}
+
+#[test]
+fn a_link_that_comes_up_is_no_trouble_to_a_stream_that_was_asked_for_meanwhile() {
+    let mut both = Ends::in_step(1_000_000);
+    both.open(0, None, QosRequest::default());
+    both.run(20);
+    let stream = *both.ends[0].durable.streams.keys().next().expect("it is registered");
+    both.open(1, Some(stream), QosRequest::default());
+    both.run(20);
+    link(&mut both, 0, LinkState::Off, 0);
+    both.get_key(0, stream, None);
+    both.run(20);
+    link(&mut both, 0, LinkState::Distilling, 1_000_000);
+    assert_eq!(notices(&both, 0, Status::NoQkdConnection), 0);
+}
+
+#[test]
+fn the_link_is_logged_when_its_state_changes_and_not_with_each_rate() {
+    let mut both = Ends::in_step(1_000_000);
+    both.ends[0].actions.clear();
+    link(&mut both, 0, LinkState::Distilling, 5);
+    assert!(!both.ends[0].says("QKD link"));
+    link(&mut both, 0, LinkState::Aligning, 5);
+    assert!(both.ends[0].says("QKD link: Aligning"));
+}
+
+#[test]
+fn the_leader_hears_soon_how_the_followers_link_has_changed_and_nothing_of_one_that_has_not() {
+    let mut both = Ends::in_step(1_000_000);
+    both.run(1_000);
+    for (state, rate, changed) in [
+        (LinkState::Distilling, 1_000_000, false),
+        (LinkState::Distilling, 5, true),
+        (LinkState::Aligning, 5, true),
+        (LinkState::Aligning, 5, false),
+        (LinkState::Distilling, 7, true),
+    ] {
+        // Just behind a report that came by itself.
+        while !both.overhear(1)[0].iter().any(|message| matches!(message, Message::Report(_))) {}
+        link(&mut both, 1, state, rate);
+        let [heard, _] = both.overhear(100);
+        let reported = heard.iter().any(|message| matches!(message, Message::Report(_)));
+        assert_eq!(reported, changed, "{state:?} with {rate} bit/s");
+        assert_eq!(both.ends[0].core.leading.peer_link, Some((rate, state == LinkState::Distilling)));
+    }
+}
+
+#[test]
+fn a_stream_is_dry_when_its_time_is_over_since_the_last_key_and_nothing_is_left() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest { timeout: Some(400), ..QosRequest::default() });
+    both.run(300);
+    both.block();
+    both.run(20);
+    for end in 0..2 {
+        both.accept(end, stream);
+    }
+    both.run(300);
+    let dry = |both: &Ends| [0, 1].map(|end| notices(both, end, Status::InsufficientKey));
+    assert_eq!(dry(&both), [0, 0], "there was key not long ago");
+    both.run(300);
+    assert_eq!(dry(&both), [1, 1]);
+    // Its KMS takes nothing now, which is not for want of key.
+    both.block();
+    both.run(3_000);
+    assert_eq!(dry(&both), [1, 1]);
 }

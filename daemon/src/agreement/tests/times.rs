@@ -136,3 +136,37 @@ fn a_stream_is_dry_when_its_time_is_over_since_the_last_key_and_nothing_is_left(
     both.run(3_000);
     assert_eq!(dry(&both), [1, 1]);
 }
+
+#[test]
+fn a_stream_that_the_other_end_closed_a_time_to_live_ago_ends_here_too() {
+    for end in 0..2 {
+        let mut both = Ends::in_step(1_000_000);
+        let stream = both.stream(QosRequest { ttl: Some(2), ..QosRequest::default() });
+        both.close(1 - end, stream);
+        both.run(1_900);
+        assert!(!both.ends[end].says("a time to live ago"));
+        assert!(!both.ends[end].durable.streams[&stream].closed);
+        both.run(200);
+        assert!(both.ends[end].says("a time to live ago"), "end {end}");
+        both.run(5_000);
+        assert!(both.ends.iter().all(|end| end.durable.streams.is_empty()), "it is over at both ends");
+        let mut closed = Ends::in_step(1_000_000);
+        let stream = closed.stream(QosRequest { ttl: Some(2), ..QosRequest::default() });
+        closed.close(1 - end, stream);
+        closed.run(1_000);
+        closed.close(end, stream);
+        closed.run(5_000);
+        assert!(!closed.ends.iter().any(|end| end.says("a time to live ago")), "it was closed in time");
+    }
+}
+
+#[test]
+fn a_stream_that_one_kms_has_opened_and_the_other_has_not_ends_for_that_reason() {
+    let mut both = Ends::in_step(1_000_000);
+    both.open(0, None, QosRequest::default());
+    both.run(59_000);
+    assert_eq!(both.ends[0].durable.streams.len(), 1);
+    both.run(2_000);
+    assert!(both.ends[0].says("only one KMS has opened it"));
+    assert!(both.ends.iter().all(|end| end.durable.streams.is_empty()));
+}

@@ -292,10 +292,14 @@ fn what_only_the_other_role_may_say_is_refused() {
     let [heard, _] = Ends::in_step(8_000_000).overhear(10_000);
     let report = heard.into_iter().find(|message| matches!(message, Message::Report(_)));
     let report = report.expect("the follower reports now and then");
-    for (end, message) in [(1, Message::OpenRequest(request)), (1, report), (0, Message::OpenReply(reply))] {
+    for (end, name, message) in [
+        (1, "open_request", Message::OpenRequest(request)),
+        (1, "report", report),
+        (0, "open_reply", Message::OpenReply(reply)),
+    ] {
         let mut both = Ends::in_step(8_000_000);
         both.event(end, Event::PeerMessage(message));
-        assert!(both.ends[end].says("broke the peer protocol"), "end {end}");
+        assert!(both.ends[end].says("broke the peer protocol") && both.ends[end].says(name), "{name}");
         assert_eq!(both.ends[end].core.status().counters.peer_faults, 1);
     }
 }

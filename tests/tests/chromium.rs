@@ -33,12 +33,15 @@ fn chromium_agrees_on_the_hybrid_exchange_and_gets_nothing_without_a_good_certif
     assert_eq!(good["protocol"], "TLS 1.3", "{good}");
     assert_eq!(good["status"], 404, "the API has nothing at its root: {good}");
 
-    let none = visit(&secured, None);
-    assert_eq!(none["error"], "net::ERR_BAD_SSL_CLIENT_AUTH_CERT", "{none}");
-
+    // Chromium hears of it by the alert, or by the connection that ends: which of the two is first, nobody says.
+    let refused = |visit: &Value| {
+        assert!(visit["error"].as_str().is_some_and(|error| error.starts_with("net::ERR_")), "{visit}");
+        assert!(visit["status"].is_null(), "{visit}");
+    };
+    refused(&visit(&secured, None));
     let foreign = secured.lab.with_file_name("foreign");
     let made = Command::new(program("qkd-sim")).arg("lab-certificates").arg(&foreign).status();
     assert!(made.expect("it runs").success());
-    let other = visit(&secured, Some((&foreign, "kms-a")));
-    assert!(other["error"].as_str().is_some_and(|error| error.starts_with("net::ERR_")), "{other}");
+    refused(&visit(&secured, Some((&foreign, "kms-a"))));
+    let _ = secured.module(0).process.line("was refused in the TLS handshake", DEADLINE);
 }

@@ -37,6 +37,16 @@ pub fn classical() -> Vec<&'static dyn SupportedKxGroup> {
     ring::ALL_KX_GROUPS.to_vec()
 }
 
+/// Certificate and key of a name of the lab in this folder.
+///
+/// # Panics
+/// When there are none.
+#[must_use]
+pub fn issued(lab: &Path, name: &str) -> Issued {
+    let read = |kind: &str| std::fs::read_to_string(lab.join(format!("{name}.{kind}"))).expect("a file");
+    Issued { certificate: read("pem"), key: read("key") }
+}
+
 /// A certificate chain and its key as rustls takes them.
 #[must_use]
 pub fn identity(issued: &Issued) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
@@ -260,9 +270,7 @@ impl Secured {
     /// Certificate and key of a name of the lab.
     #[must_use]
     pub fn issued(&self, name: &str) -> Issued {
-        let read =
-            |kind: &str| std::fs::read_to_string(self.lab.join(format!("{name}.{kind}"))).expect("a file");
-        Issued { certificate: read("pem"), key: read("key") }
+        issued(&self.lab, name)
     }
 
     /// Starts a KMS over TLS at each end, which open `streams` key streams.

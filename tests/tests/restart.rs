@@ -58,14 +58,12 @@ fn streams_go_on_by_themselves_when_daemons_were_stopped_in_order() {
     goes_on_and_agrees(ends, 2);
 }
 
-/// The newest number of that name in what the cards print, of the end that comes first or last in a line.
+/// The newest number of that name in what the cards print, of each end.
 fn cards_say(ends: &Ends, name: &str) -> Vec<u64> {
     let output = ends.cards.process.output();
     let line = output.lines().rev().find(|line| line.starts_with("{\"seconds\"")).unwrap_or_default();
-    line.split(&format!("\"{name}\":"))
-        .skip(1)
-        .filter_map(|rest| rest.split([',', '}']).next()?.parse().ok())
-        .collect()
+    let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+    line["cards"].as_array().into_iter().flatten().filter_map(|card| card[name].as_u64()).collect()
 }
 
 /// The card tells how its link stands only behind all that it replays, and a vault that is full stops the replay until a KMS

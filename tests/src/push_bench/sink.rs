@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use qkd_sim::lab::Issued;
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
@@ -23,7 +22,7 @@ use super::ANSWER;
 use super::checker::{Checker, Taken};
 use super::request::Framing;
 use super::wire::{READ, Wire};
-use crate::secure::{classical, hybrid, identity, provider, roots};
+use crate::secure::{classical, hybrid, identity, issued, provider, roots};
 
 /// Answers that are written at once.
 const ANSWERS: usize = 1024;
@@ -81,11 +80,7 @@ pub fn run(arguments: &[String]) -> ExitCode {
 
 /// TLS of each door.
 fn doors(lab: &Path) -> [Arc<ServerConfig>; 3] {
-    let issued = |name: &str| {
-        let read = |kind: &str| std::fs::read_to_string(lab.join(format!("{name}.{kind}"))).expect("a file");
-        Issued { certificate: read("pem"), key: read("key") }
-    };
-    let authority = Arc::new(roots(&issued("authority")));
+    let authority = Arc::new(roots(&issued(lab, "authority")));
     [("kms-a", true), ("kms-b", true), ("kms-a", false)].map(|(name, asks)| {
         let provider = provider([hybrid(), classical()].concat());
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -97,7 +92,7 @@ fn doors(lab: &Path) -> [Arc<ServerConfig>; 3] {
         } else {
             builder.with_no_client_auth()
         };
-        let (chain, key) = identity(&issued(name));
+        let (chain, key) = identity(&issued(lab, name));
         Arc::new(builder.with_single_cert(chain, key).expect("a certificate"))
     })
 }

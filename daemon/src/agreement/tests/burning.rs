@@ -2,7 +2,7 @@
 
 use super::two_ends::{Ends, settings};
 use crate::agreement::{BlockName, Capacity, Decision, Event, Mark, Role};
-use crate::interface::{KeyStreamId, QosRequest};
+use crate::interface::QosRequest;
 
 const LENGTH: u32 = 1_024;
 
@@ -86,25 +86,14 @@ fn a_whole_block_behind_the_rest_of_one_waits_for_a_stream_to_come() {
     assert_eq!(both.ends[0].total(stream), 32 * (u64::from(LENGTH + 24) / 32));
 }
 
-/// A stream that both KMSs have opened and only the one at `end` asks for.
-fn half_wanted(both: &mut Ends, end: usize, chunk: u32) -> KeyStreamId {
-    both.open(0, None, qos(chunk));
-    both.run(20);
-    let mut streams = both.ends[0].durable.streams.iter().filter(|(_, state)| !state.closed);
-    let stream = *streams.next().expect("it is registered").0;
-    both.open(1, Some(stream), QosRequest::default());
-    both.run(20);
-    both.get_key(end, stream, None);
-    both.run(20);
-    stream
-}
-
 #[test]
 fn the_rest_of_a_block_does_not_wait_for_a_stream_that_only_one_kms_has_asked_for() {
     for end in 0..2 {
         let mut both = Ends::in_step(8_000_000);
         begun_block(&mut both);
-        half_wanted(&mut both, end, 16);
+        let stream = both.opened(qos(16));
+        both.get_key(end, stream, None);
+        both.run(20);
         cards(&mut both, 1, "l");
         assert_eq!(burnt(&both), 24 + u64::from(LENGTH), "asked for at end {end}");
     }

@@ -34,16 +34,6 @@ fn granted(both: &Ends) -> u64 {
     grants(both).iter().map(|(_, _, bytes)| bytes).sum()
 }
 
-/// A stream that both KMSs have opened and neither has asked for.
-fn opened(both: &mut Ends, qos: QosRequest) -> KeyStreamId {
-    both.open(0, None, qos);
-    both.run(20);
-    let stream = *both.ends[0].durable.streams.keys().next().unwrap();
-    both.open(1, Some(stream), QosRequest::default());
-    both.run(20);
-    stream
-}
-
 #[test]
 fn whoever_is_first_leaves_its_rivals_their_part_of_what_is_there() {
     let mut both = Ends::in_step(8_000_000);
@@ -179,7 +169,7 @@ fn key_beyond_what_one_round_looks_at_does_not_wait_for_the_other_end_to_speak()
     leader.window_bytes = 4 << 20;
     let mut both = Ends::with(leader, settings(Role::Follower), 8_000_000);
     hold(&mut both, 0, &[65_536; 24]);
-    let stream = opened(&mut both, qos(1_024));
+    let stream = both.opened(qos(1_024));
     both.get_key(1, stream, None);
     both.run(20);
     // From here on the leader hears nothing.
@@ -208,7 +198,7 @@ fn a_leader_that_can_grant_no_more_does_not_wake_to_look_again() {
 #[test]
 fn nothing_is_skipped_before_both_ends_ask() {
     let mut both = Ends::in_step(8_000_000);
-    let stream = opened(&mut both, qos(32));
+    let stream = both.opened(qos(32));
     let next = |both: &Ends| both.ends[0].durable.streams[&stream].next;
     both.get_key(0, stream, Some(5));
     both.run(20);
@@ -273,7 +263,7 @@ fn small_chunks_do_not_take_the_key_that_a_large_one_waits_for() {
 #[test]
 fn nothing_is_granted_while_the_ends_are_not_in_step() {
     let mut both = Ends::in_step(8_000_000);
-    let stream = opened(&mut both, qos(32));
+    let stream = both.opened(qos(32));
     both.get_key(1, stream, None);
     hold(&mut both, 0, &[1_024]);
     both.run(50);

@@ -73,11 +73,7 @@ fn a_stream_that_is_dry_is_told_of_also_by_a_daemon_that_has_started_again() {
 #[test]
 fn a_link_that_comes_up_is_no_trouble_to_a_stream_that_was_asked_for_meanwhile() {
     let mut both = Ends::in_step(1_000_000);
-    both.open(0, None, QosRequest::default());
-    both.run(20);
-    let stream = *both.ends[0].durable.streams.keys().next().expect("it is registered");
-    both.open(1, Some(stream), QosRequest::default());
-    both.run(20);
+    let stream = both.opened(QosRequest::default());
     link(&mut both, 0, LinkState::Off, 0);
     both.get_key(0, stream, None);
     both.run(20);

@@ -238,8 +238,8 @@ impl Ends {
         self.call(end, Call::Close(Close { kms: None, stream }))
     }
 
-    /// A stream that both KMSs have opened and want.
-    pub(super) fn stream(&mut self, qos: QosRequest) -> KeyStreamId {
+    /// A stream that both KMSs have opened and neither has asked for.
+    pub(super) fn opened(&mut self, qos: QosRequest) -> KeyStreamId {
         let call = self.open(0, None, qos);
         let Some(Answer::Opened { stream, .. }) = self.ends[0].answer(call).cloned() else {
             panic!("{:?}", self.ends[0].answer(call));
@@ -248,6 +248,12 @@ impl Ends {
         let joined = self.open(1, Some(stream), QosRequest::default());
         self.run(20);
         assert!(matches!(self.ends[1].answer(joined), Some(Answer::Opened { .. })));
+        stream
+    }
+
+    /// A stream that both KMSs have opened and want.
+    pub(super) fn stream(&mut self, qos: QosRequest) -> KeyStreamId {
+        let stream = self.opened(qos);
         for end in 0..2 {
             let wanted = self.get_key(end, stream, None);
             self.run(20);

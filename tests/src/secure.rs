@@ -343,10 +343,21 @@ impl Secured {
 /// Chunks that a KMS has got, by its newest line.
 #[must_use]
 pub fn chunks(kms: &Process) -> u64 {
+    newest(kms, "chunks")
+}
+
+/// Streams on which a KMS has got key, by its newest line: it ends well only when that is all of them.
+#[must_use]
+pub fn with_key(kms: &Process) -> u64 {
+    newest(kms, "with_key")
+}
+
+/// A number of a KMS's newest line; 0 before there is one.
+fn newest(kms: &Process, field: &str) -> u64 {
     let output = kms.output();
     let line = output.lines().rev().find(|line| line.contains("\"event\":\"status\"")).unwrap_or_default();
     let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-    line["chunks"].as_u64().unwrap_or(0)
+    line[field].as_u64().unwrap_or(0)
 }
 
 /// What the foreign TLS stack on this machine says: `openssl s_client` with these arguments, which sends a request of the

@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use qkd_sim::lab::{Authority, Issued, Subject};
 use qkd_tests::programs::program;
 use qkd_tests::secure::{
-    Choice, Client, KMS, Secured, chunks, classical, hybrid, identity, openssl, provider,
+    Choice, Client, KMS, Secured, chunks, classical, hybrid, identity, openssl, provider, with_key,
 };
 use qkd_tests::{DEADLINE, wait_until};
 use rustls::NamedGroup;
@@ -41,7 +41,10 @@ fn keys_travel_by_the_hybrid_exchange_on_every_link_and_by_no_proxy() {
     let environment = variables.map(|name| (name, url.as_str()));
     let secured = Secured::start(Choice { environment: &environment, ..Choice::default() });
     let kms = secured.start_kms(2);
-    wait_until("chunks at both ends", || kms.iter().all(|kms| chunks(kms) > 100));
+    // A KMS that got nothing on one of its streams ends with an error.
+    wait_until("key on every stream of both ends", || {
+        kms.iter().all(|kms| with_key(kms) == 2 && chunks(kms) > 100)
+    });
     for kms in &kms {
         let _ = kms.line("key-material comes over TLS, key exchange X25519MLKEM768", DEADLINE);
         kms.signal(Signal::SIGTERM);

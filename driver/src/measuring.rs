@@ -41,9 +41,7 @@ impl Slots {
     /// Copies a slot of `room`'s length out, sums the copy up and wipes the slot: what the driver does with a block. Gives the sum.
     pub fn take(&self, slot: usize, room: &mut [u8]) -> u32 {
         let at = slot % self.number * self.slot;
-        let crc = ingest::copy_and_sum(&self.memory, at, room);
-        self.memory.wipe_key(at, room.len());
-        crc
+        ingest::take(&self.memory, at, room)
     }
 
     /// What `take` is held against: the slot's octets by `memcpy` and nothing else.

@@ -286,7 +286,7 @@ impl<B: Backing> Card<B> {
             return Ok(Some(BlockFault::HeaderCorrupt));
         }
         check_header(&header, arrival)?;
-        let crc = ingest::copy_and_sum(memory, self.layout.payload(arrival.slot), room);
+        let crc = ingest::take(memory, self.layout.payload(arrival.slot), room);
         Ok((crc != header.payload_crc.get()).then_some(BlockFault::PayloadCorrupt))
     }
 

@@ -216,7 +216,7 @@ impl<B: Backing> Card<B> {
             return Err(Fault::EventNumber { expected: self.progress.due(), found: number });
         }
         let (sealed, _) = copy.split_at(std::mem::offset_of!(Event, crc));
-        if crc32c::crc32c(sealed) != entry.crc.get() {
+        if ingest::crc32c(sealed) != entry.crc.get() {
             return Err(Fault::EventCorrupt { number });
         }
         let kind = entry.kind.get();
@@ -282,7 +282,7 @@ impl<B: Backing> Card<B> {
         let copy = self.layout.read_header(memory, arrival.slot);
         let header = decode_header(&copy);
         let (sealed, _) = copy.split_at(std::mem::offset_of!(BlockHeader, header_crc));
-        if crc32c::crc32c(sealed) != header.header_crc.get() {
+        if ingest::crc32c(sealed) != header.header_crc.get() {
             return Ok(Some(BlockFault::HeaderCorrupt));
         }
         check_header(&header, arrival)?;

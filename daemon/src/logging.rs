@@ -1,10 +1,16 @@
 //! The log: entries with fields in systemd's journal, readable lines elsewhere. Under systemd the message's id (docs/messages.md)
 //! is the field `ID`.
 
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+
 use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 use crate::recent::Recorder;
+
+/// Where the journal takes entries with fields.
+const JOURNAL: &str = "/run/systemd/journal/socket";
 
 /// What is written.
 struct Filtered<L> {
@@ -39,13 +45,20 @@ impl<L: Log> Log for Filtered<L> {
     }
 }
 
+/// Whether somebody takes entries there. A unit's view of the files may not have it, and what is sent to nobody is lost: standard
+/// error is the journal's own stream then.
+fn can_be_reached(socket: &Path) -> bool {
+    UnixDatagram::unbound().is_ok_and(|client| client.connect(socket).is_ok())
+}
+
 /// Starts the log: what is of `level` or weightier is written. What operators see of the last events does not depend on it.
 ///
 /// # Errors
 /// When there is a log already.
 pub fn start(level: LevelFilter) -> Result<(), SetLoggerError> {
-    // Standard error is the journal's own stream, and the journal takes entries beside it.
-    let journal = connected_to_journal().then(JournalLog::new).and_then(Result::ok);
+    let journal = (connected_to_journal() && can_be_reached(Path::new(JOURNAL)))
+        .then(JournalLog::new)
+        .and_then(Result::ok);
     let lines = || env_logger::Builder::new().filter_level(LevelFilter::Trace).build();
     match journal {
         Some(logger) => log::set_boxed_logger(Box::new(Recorder(Filtered { logger, level })))?,
@@ -57,9 +70,22 @@ pub fn start(level: LevelFilter) -> Result<(), SetLoggerError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixDatagram;
+
     use log::{Level, LevelFilter, Log, Metadata};
 
-    use super::Filtered;
+    use super::{Filtered, can_be_reached};
+
+    #[test]
+    fn a_journal_that_the_unit_cannot_see_is_not_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        assert!(!can_be_reached(&path), "there is none");
+        let journal = UnixDatagram::bind(&path).unwrap();
+        assert!(can_be_reached(&path));
+        drop(journal);
+        assert!(!can_be_reached(&path), "nobody listens any more");
+    }
 
     #[test]
     fn a_library_that_cries_wolf_is_not_heard_and_the_level_holds_for_the_rest() {

@@ -34,7 +34,7 @@ fn ids(source: &str, ids: &mut BTreeSet<String>) -> Vec<String> {
         }
     }
     for call in source.split("saying.say(").skip(1) {
-        match call.split(", ").find_map(|part| part.strip_prefix('"')?.strip_suffix('"')) {
+        match call.split(',').find_map(|part| part.trim().strip_prefix('"')?.strip_suffix('"')) {
             Some(id) => {
                 ids.insert(id.to_owned());
             }

@@ -25,8 +25,9 @@ LAST = """JSON.stringify({
     rate: qkdPlots.rate.data[1].at(-1) ?? null,
     qber: qkdPlots.qber.data[1].at(-1) ?? null,
     drawn: [...document.querySelectorAll(".plots canvas")].every((canvas) => {
-        const octets = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data;
-        return octets.some((octet) => octet !== 0);
+        const empty = document.createElement("canvas");
+        [empty.width, empty.height] = [canvas.width, canvas.height];
+        return canvas.width > 100 && canvas.toDataURL() !== empty.toDataURL();
     }),
     state: document.getElementById("state").textContent,
     streams: document.getElementById("streams").rows.length,

@@ -36,7 +36,7 @@ function plot(id, tint, show) {
         legend: { show: false },
         cursor: { show: false },
         scales: { y: { range: (_, least, most) => [0, Math.max(most * 1.1, 1e-6)] } },
-        axes: [axis({}), axis({ size: 76, values: (_, ticks) => ticks.map(show) })],
+        axes: [axis({}), axis({ size: 96, values: (_, ticks) => ticks.map(show) })],
         series: [{}, { stroke: () => colour(tint), width: 2, points: { show: false } }],
     }, [[], []], here);
     new ResizeObserver(() => made.setSize({ width: here.clientWidth, height: 190 })).observe(here);

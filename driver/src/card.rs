@@ -248,7 +248,7 @@ impl<B: Backing> Card<B> {
     fn fail(&mut self, fault: Fault) -> Fault {
         self.counters.count_fault(fault.cause());
         if fault.needs_recovery() && self.life != Life::GivenUp {
-            log::error!("{}: {fault} [{}]", self.backing.location(), fault.clause());
+            log::error!(id = "card.fault"; "{}: {fault} [{}]", self.backing.location(), fault.clause());
             self.life = Life::Faulted;
             self.pending = None;
         }

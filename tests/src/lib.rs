@@ -10,6 +10,7 @@ pub mod key_search;
 pub mod memory_scan;
 pub mod model;
 pub mod module;
+pub mod operator;
 pub mod process;
 pub mod programs;
 pub mod push_bench;

@@ -134,10 +134,10 @@ fn silent_operators_delay_neither_others_nor_key() {
     ends.start_kms(1);
     let mut silent: Vec<UnixStream> = (0..6).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     let (code, said) = qkdctl(&socket, "status");
-    assert_eq!(code, 0, "{said}");
+    assert!(matches!(code, 0 | 4), "it was not answered: {said}");
     ends.wait_for_chunks(1);
     let (code, said) = qkdctl(&socket, "status");
-    assert_eq!(code, 0, "{said}");
+    assert!(matches!(code, 0 | 4), "it was not answered: {said}");
     // Answered before the time of the silent ones was over.
     for stream in &mut silent {
         stream.set_nonblocking(true).unwrap();
@@ -146,7 +146,7 @@ fn silent_operators_delay_neither_others_nor_key() {
     // All places are taken: whoever comes then is served as soon as their time is over.
     silent.extend((0..20).map(|_| UnixStream::connect(&socket).unwrap()));
     let (code, said) = qkdctl(&socket, "status");
-    assert_eq!(code, 0, "{said}");
+    assert!(matches!(code, 0 | 4), "it was not answered: {said}");
     let mut refused = String::new();
     silent[0].set_nonblocking(false).unwrap();
     silent[0].read_to_string(&mut refused).unwrap();

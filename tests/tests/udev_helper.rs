@@ -226,3 +226,94 @@ fn cards_are_given_back_when_the_package_goes_and_other_devices_are_not_touched(
     assert_eq!(text("sys/bus/pci/drivers_probe"), format!("{CARD}\n"));
     assert_eq!(text(&format!("sys/bus/pci/devices/{DISK}/driver_override")), "(null)\n");
 }
+
+impl Machine {
+    /// What the operator's tool says of binding or unbinding: exit code, standard output and standard error.
+    fn qkdctl(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let done = Command::new(qkd_tests::programs::program("qkdctl"))
+            .args(arguments)
+            .env("QKD_CARD_HELPER", workspace().join("udev/qkd-card"))
+            .env("QKD_CARD_TEST_ROOT", self.root.path())
+            .env("QKD_CARD_TEST_PATH", self.path("bin"))
+            .output()
+            .unwrap();
+        let text = |octets: Vec<u8>| String::from_utf8(octets).unwrap();
+        (done.status.code(), text(done.stdout), text(done.stderr))
+    }
+
+    /// What was written to a file of a card's driver.
+    fn written(&self, file: &str) -> String {
+        fs::read_to_string(self.path("sys/bus/pci").join(file)).unwrap_or_default()
+    }
+}
+
+#[test]
+fn an_operator_s_bind_takes_no_card_that_udev_s_rules_would_not_give_away() {
+    let refused = |machine: &Machine, address: &str, hint: &str| {
+        let (code, out, said) = machine.qkdctl(&["bind", address]);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{said}");
+        assert!(said.contains(address) && said.contains(hint), "{hint} is not in {said}");
+        assert_eq!(machine.written("drivers_probe"), "", "{hint}");
+        assert!(!machine.written(&format!("devices/{address}/driver_override")).contains("vfio"), "{hint}");
+    };
+    let machine = Machine::new();
+    refused(&machine, CARD, "there is no PCI device");
+    machine.device(DISK, "0x010802", Some(8), "", "USEC_INITIALIZED=1\n");
+    refused(&machine, DISK, "no QKD card by udev's rules");
+    machine.device(CARD, "0x108000", None, "", "USEC_INITIALIZED=1\nQKD_CARD=1\n");
+    refused(&machine, CARD, "no IOMMU group");
+
+    let machine = Machine::new();
+    machine.card(CARD, "").device(DISK, "0x010802", Some(7), "nvme", "USEC_INITIALIZED=1\n");
+    refused(&machine, CARD, &format!("holds also: {DISK}"));
+    let machine = Machine::new();
+    machine.card(CARD, "qkd-maker");
+    refused(&machine, CARD, "the driver qkd-maker has it");
+    let machine = Machine::new();
+    machine.card(CARD, "");
+    fs::write(machine.path("sys/bus/pci/devices").join(CARD).join("driver_override"), "other\n").unwrap();
+    refused(&machine, CARD, "its driver_override is other");
+    let machine = Machine::new();
+    machine.card(CARD, "");
+    fs::create_dir_all(machine.path("sys/module/vfio/parameters")).unwrap();
+    fs::write(machine.path("sys/module/vfio/parameters/enable_unsafe_noiommu_mode"), "Y\n").unwrap();
+    refused(&machine, CARD, "without an IOMMU");
+}
+
+#[test]
+fn an_operator_binds_a_card_and_takes_it_away_again_unless_it_is_in_use() {
+    let machine = Machine::new();
+    machine.card(CARD, "");
+    // The kernel: whoever writes to drivers_probe has the card given to the driver that its override names.
+    let probe = machine.path("sys/bus/pci/drivers_probe");
+    nix::unistd::mkfifo(&probe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let place = machine.path("sys/bus/pci/devices").join(CARD);
+    let kernel = std::thread::spawn({
+        let place = place.clone();
+        move || {
+            let asked = fs::read_to_string(&probe).unwrap();
+            assert_eq!(asked.trim(), CARD);
+            let driver = fs::read_to_string(place.join("driver_override")).unwrap();
+            symlink(Path::new("/sys/bus/pci/drivers").join(driver.trim()), place.join("driver")).unwrap();
+        }
+    });
+    let (code, out, said) = machine.qkdctl(&["bind", CARD]);
+    assert_eq!((code, said.as_str()), (Some(0), ""), "{out}");
+    assert!(out.contains("vfio-pci has it now"), "{out}");
+    kernel.join().unwrap();
+    let (code, out, _) = machine.qkdctl(&["bind", CARD]);
+    assert!(code == Some(0) && out.contains("already"), "{out}");
+
+    let (code, out, said) = machine.qkdctl(&["-o", "json", "unbind", CARD]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(out.contains("\"answer\":\"slot\"") && out.contains("\"bound\":false"), "{out}");
+    assert_eq!(machine.written("drivers/vfio-pci/unbind").trim(), CARD);
+    assert_eq!(fs::read_to_string(place.join("driver_override")).unwrap(), "\n");
+
+    // A group node that cannot be opened is one that somebody has open.
+    fs::create_dir(machine.path("dev/vfio/7")).unwrap();
+    fs::write(machine.path("sys/bus/pci/drivers/vfio-pci/unbind"), "").unwrap();
+    let (code, _, said) = machine.qkdctl(&["unbind", CARD]);
+    assert!(code == Some(1) && said.contains("it is in use"), "{said}");
+    assert_eq!(machine.written("drivers/vfio-pci/unbind"), "");
+}

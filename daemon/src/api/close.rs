@@ -23,7 +23,7 @@ pub(super) fn reply(profile: Profile, answer: Answer) -> Reply {
             Reply::failed(status, detail, counter_proposal)
         }
         Answer::Opened { .. } => {
-            log::error!("the key agreement answered close as if it were open-connect");
+            log::error!(id = "agreement.contradiction"; "the key agreement answered close as if it were open-connect");
             Reply::contradiction()
         }
     }

@@ -78,7 +78,7 @@ impl Inside {
         }
         self.said = Some(Instant::now());
         log::warn!(
-            "API: {address} has {most} connections, as many as may be (api.most_connections_per_address); connections \
+            id = "api.too_many"; "API: {address} has {most} connections, as many as may be (api.most_connections_per_address); connections \
              refused so far: {}",
             self.refused
         );

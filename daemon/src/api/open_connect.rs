@@ -28,7 +28,7 @@ pub(super) fn reply(profile: Profile, answer: Answer) -> Reply {
             }
             other => {
                 log::error!(
-                    "the key agreement opened key stream {stream} with status {other:?}, which means failure"
+                    id = "agreement.contradiction"; "the key agreement opened key stream {stream} with status {other:?}, which means failure"
                 );
                 Reply::contradiction()
             }
@@ -37,7 +37,7 @@ pub(super) fn reply(profile: Profile, answer: Answer) -> Reply {
             Reply::failed(status, detail, counter_proposal)
         }
         Answer::Done => {
-            log::error!("the key agreement answered open-connect as if it were another call");
+            log::error!(id = "agreement.contradiction"; "the key agreement answered open-connect as if it were another call");
             Reply::contradiction()
         }
     }

@@ -124,7 +124,7 @@ impl Reply {
     /// The key agreement refused the call.
     pub(super) fn failed(status: Status, detail: String, counter_proposal: Option<Qos>) -> Self {
         let Some(http) = failure(status) else {
-            log::error!("the key agreement refused a call with status {status:?}, which means success");
+            log::error!(id = "agreement.contradiction"; "the key agreement refused a call with status {status:?}, which means success");
             return Self::contradiction();
         };
         let mut reply = Self::refused(http, status, detail);

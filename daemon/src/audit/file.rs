@@ -88,7 +88,7 @@ impl AuditFile {
         let mut record =
             Self { directory: directory.to_owned(), most_octets, most_files, number, octets, file, head };
         record.write_head()?;
-        log::info!("audit record in {}: {}", directory.display(), record.head);
+        log::info!(id = "audit.opened"; "audit record in {}: {}", directory.display(), record.head);
         Ok(record)
     }
 
@@ -137,11 +137,13 @@ impl AuditFile {
         self.octets = 0;
         self.file = append_to(&self.directory.join(file_name(self.number)))
             .map_err(|source| self.unwritable("beginning a file", source))?;
-        log::info!("audit record: {} is begun after {}", file_name(self.number), self.head);
+        log::info!(id = "audit.file_begun"; "audit record: {} is begun after {}", file_name(self.number), self.head);
         if let Some(oldest) = self.number.checked_sub(self.most_files).filter(|oldest| *oldest > 0) {
             let path = self.directory.join(file_name(oldest));
             match std::fs::remove_file(&path) {
-                Ok(()) => log::warn!("audit record: {} is the oldest file and is removed", path.display()),
+                Ok(()) => {
+                    log::warn!(id = "audit.file_removed"; "audit record: {} is the oldest file and is removed", path.display())
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(self.unwritable("removing the oldest file", error)),
             }
@@ -177,7 +179,7 @@ fn drop_torn_end(path: &Path) -> io::Result<()> {
     let text = std::fs::read(path)?;
     let whole = text.iter().rposition(|octet| *octet == b'\n').map_or(0, |last| last + 1);
     if whole < text.len() {
-        log::warn!("{}: the last line was not finished and is dropped", path.display());
+        log::warn!(id = "audit.line_dropped"; "{}: the last line was not finished and is dropped", path.display());
         let file = OpenOptions::new().write(true).open(path)?;
         file.set_len(whole as u64)?;
         file.sync_data()?;

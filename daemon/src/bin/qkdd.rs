@@ -9,6 +9,7 @@ use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
 use qkd_daemon::config::Config;
 use qkd_daemon::engine::{Addresses, Failure, run};
+use qkd_daemon::logging;
 use qkd_daemon::tls::Tls;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -40,13 +41,9 @@ fn main() -> ExitCode {
         println!("{}: right", args.config.display());
         return ExitCode::SUCCESS;
     }
-    // The HTTP library calls every hasty client an error; the API says itself what matters.
-    let library = config.log.level.min(log::LevelFilter::Warn);
-    env_logger::Builder::new()
-        .filter_level(config.log.level)
-        .filter_module("actix_http", log::LevelFilter::Off)
-        .filter_module("actix_server", library)
-        .init();
+    if let Err(e) = logging::start(config.log.level) {
+        eprintln!("qkdd: there is no log: {e}");
+    }
     keep_memory_inside();
     match actix_web::rt::System::new().block_on(serve(config)) {
         Ok(()) => ExitCode::SUCCESS,
@@ -59,8 +56,8 @@ async fn serve(config: Config) -> Result<(), Failure> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let stop = async move {
         tokio::select! {
-            _ = terminate.recv() => log::info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => log::info!("SIGINT: stopping"),
+            _ = terminate.recv() => log::info!(id = "daemon.terminated"; "SIGTERM: stopping"),
+            _ = interrupt.recv() => log::info!(id = "daemon.terminated"; "SIGINT: stopping"),
         }
     };
     run(config, stop, say_ready).await
@@ -78,10 +75,10 @@ fn say_ready(addresses: Addresses) {
 /// No core dump and no debugger of the same user sees key.
 fn keep_memory_inside() {
     if let Err(e) = set_dumpable(false) {
-        log::warn!("the process could not be made undumpable: {e}");
+        log::warn!(id = "daemon.dumpable"; "the process could not be made undumpable: {e}");
     }
     if let Err(e) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
-        log::warn!("core dumps could not be switched off: {e}");
+        log::warn!(id = "daemon.core_dumps"; "core dumps could not be switched off: {e}");
     }
 }
 

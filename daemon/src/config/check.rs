@@ -110,6 +110,18 @@ fn addresses(reader: &mut Reader<'_>, config: &Config) {
             }
         }
     }
+    if let Some(http) = config.operator.http {
+        if !is_loopback(http.ip()) {
+            let message = "must be a loopback address: whoever reaches it can read how the module stands, and nobody is asked who \
+                 he is";
+            reader.note_at("operator", 0, "http", message);
+        }
+        let others = [Some(config.api.listen), config.peer.address.listens()];
+        if http.port() != 0 && others.contains(&Some(http)) {
+            let message = "is the same as listen under [api] or [peer]: give another port";
+            reader.note_at("operator", 0, "http", message);
+        }
+    }
     let same = |address: &SocketAddr| *address == config.api.listen && address.port() != 0;
     match &config.peer.address {
         PeerAddress::Listen(address) if same(address) => {

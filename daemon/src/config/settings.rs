@@ -391,6 +391,10 @@ section! {
         socket: Option<PathBuf> = Optional(FILE);
         /// Group whose members may ask, beside root and the daemon's own user.
         group: Option<String> = Optional(NAME);
+        /// Loopback address to serve the status page, metrics and state on, over HTTP: /, /metrics, /livez, /readyz, /status,
+        /// /streams, /events and /qkd/015. Every user of this host can read them; nothing in them is key, and nothing can be
+        /// changed there. Without it, nothing is served.
+        http: Option<SocketAddr> = Optional(LISTEN);
     }
 }
 

@@ -101,7 +101,7 @@ fn example_file_is_the_least_configuration_and_shows_every_setting_at_its_defaul
         let Some((name, value)) = setting.split_once(" = ") else { continue };
         shown.push((section, name));
         if line.starts_with('#')
-            && !matches!(name, "socket" | "connect" | "through" | "directory" | "group")
+            && !matches!(name, "socket" | "connect" | "through" | "directory" | "group" | "http")
             && !name.starts_with("expected")
             && !name.starts_with("certificate")
             && !name.ends_with("authorities")

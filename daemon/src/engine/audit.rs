@@ -80,7 +80,7 @@ impl Auditing {
         let count = std::mem::take(&mut self.left_out);
         if count > 0 {
             log::warn!(
-                "audit record: {count} refusals and connections were too many to be recorded one by one"
+                id = "audit.too_many"; "audit record: {count} refusals and connections were too many to be recorded one by one"
             );
             self.note(Who::Daemon, What::NotRecordedOneByOne { count });
         }

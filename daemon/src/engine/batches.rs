@@ -43,6 +43,16 @@ impl Batches {
         self.durable.pop_front_if(|(number, _)| *number <= shown).map(|(_, actions)| actions)
     }
 
+    /// Number of the last durable write.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// The ledger was at this write when it was opened.
+    pub(super) fn opened_at(number: u64) -> Self {
+        Self { number, ..Self::default() }
+    }
+
     /// Actions on their way.
     pub(super) fn waiting(&self) -> usize {
         let durable: usize = self.durable.iter().map(|(_, actions)| actions.len()).sum();

@@ -54,7 +54,7 @@ impl Engine {
             self.card.join(CLOSING).await;
         } else {
             log::error!(
-                "the card's thread did not end within {STOPPING:?}; its memory goes with the process"
+                id = "card.thread_late"; "the card's thread did not end within {STOPPING:?}; its memory goes with the process"
             );
         }
         let why = match &end {
@@ -64,7 +64,7 @@ impl Engine {
         let last = self.auditing.end(why);
         self.writer.last_words(last);
         self.writer.close(deadline.saturating_duration_since(Instant::now()).max(LOOK_AGAIN)).await;
-        log::info!("stopped; {} blocks of key that were not used are wiped", self.keys.count());
+        log::info!(id = "daemon.stopped"; "stopped; {} blocks of key that were not used are wiped", self.keys.count());
         self.keys.clear();
         end
     }

@@ -16,6 +16,7 @@ use crate::api::ServeError;
 use crate::config::ConfigError;
 use crate::ledger::LedgerError;
 use crate::operator::OperatorError;
+use crate::operator::http::HttpError;
 use crate::peer::LinkError;
 use crate::tls::TlsError;
 use crate::vault::{TakenTwice, VaultError};
@@ -96,6 +97,9 @@ pub enum Failure {
     /// The operator's socket cannot be served.
     #[error("{0}")]
     Operator(#[from] OperatorError),
+    /// See there.
+    #[error(transparent)]
+    Page(#[from] HttpError),
     /// The operating system refused something else.
     #[error("the operating system refused: {0}")]
     System(#[from] std::io::Error),
@@ -134,7 +138,12 @@ impl Failure {
             Self::Card(CardEnd::Gone | CardEnd::RemovalRequested) => 4,
             Self::Card(CardEnd::OutOfOrder(_) | CardEnd::NotClosed(_) | CardEnd::NotZeroized(_))
             | Self::NotZeroized(_) => 5,
-            Self::ApiAddress { .. } | Self::Passed(_) | Self::Api(_) | Self::Peer(_) | Self::Operator(_) => 6,
+            Self::ApiAddress { .. }
+            | Self::Passed(_)
+            | Self::Api(_)
+            | Self::Peer(_)
+            | Self::Operator(_)
+            | Self::Page(_) => 6,
             Self::Vault(_) => 7,
             Self::Ledger(_) => 8,
         })

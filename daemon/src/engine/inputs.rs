@@ -76,14 +76,15 @@ impl Engine {
                 self.handle(Event::PeerConnected);
             }
             PeerEvent::Disconnected(reason) => {
-                self.saying.say(log::Level::Info, &format!("peer link: {reason}"));
+                self.watch.peer_reason = Some(reason.clone());
+                self.saying.say(log::Level::Info, "peer.disconnected", &format!("peer link: {reason}"));
                 self.auditing.note_bounded(Who::Peer, What::PeerDisconnected, Instant::now());
                 self.handle(Event::PeerDisconnected);
             }
             PeerEvent::Frame(frame) => match Message::decode(&frame) {
                 Ok(message) => self.handle(Event::PeerMessage(message)),
                 Err(fault) => {
-                    log::error!("peer link: the other end said something that cannot be: {fault}");
+                    log::error!(id = "peer.wrong_message"; "peer link: the other end said something that cannot be: {fault}");
                     self.send(&Message::Refuse { reason: fault.to_string() });
                     self.link.disconnect(fault.to_string());
                 }
@@ -100,6 +101,7 @@ impl Engine {
     }
 
     pub(super) fn on_report(&mut self, report: Report) {
+        self.watch.reported(&report);
         if let Some(event) = streams::event_of(report) {
             self.handle(event);
         }
@@ -134,23 +136,33 @@ impl Engine {
             FromCard::Lost { name } => self.handle(Event::BlockLost { name: agreed_name(name) }),
             FromCard::ReplayEnd => self.handle(Event::ReplayEnd),
             FromCard::Session { session, previous_blocks } => {
+                self.watch.session(session);
                 self.handle(Event::Session { session, previous_blocks });
             }
-            FromCard::Recovered => self.handle(Event::CardReset),
+            FromCard::Recovered => {
+                self.watch.tested();
+                self.handle(Event::CardReset);
+            }
             FromCard::Zeroized { count } => {
                 if let Some(zeroizing) = &mut self.zeroizing {
                     zeroizing.card = Some(count);
                 }
             }
-            FromCard::Newest(name) => self.handle(Event::Newest { name: agreed_name(name) }),
+            FromCard::Newest(name) => {
+                self.watch.session(name.session);
+                self.handle(Event::Newest { name: agreed_name(name) });
+            }
             FromCard::Link(state) => {
+                self.watch.link(state);
                 if self.link_state.replace(state) != Some(state) {
-                    log::info!("QKD link: {state:?}");
+                    log::info!(id = "link.state"; "QKD link: {state:?}");
                 }
                 self.tell_link();
             }
-            FromCard::Telemetry(telemetry) => {
+            FromCard::Telemetry(reading) => {
+                let (telemetry, counters) = *reading;
                 self.secret_key_rate = telemetry.secret_key_rate;
+                self.watch.read(telemetry, counters);
                 self.tell_link();
             }
             FromCard::Ended(Ok(())) => {}

@@ -21,7 +21,7 @@ struct Stretch {
 /// Says at the start what the ledger has counted. A daemon that was killed may have counted losses without having said them.
 pub(super) fn say_counted(durable: &Durable) {
     for line in counted(durable) {
-        log::info!("{line}");
+        log::info!(id = "stream.lost_before"; "{line}");
     }
 }
 
@@ -78,7 +78,7 @@ impl Losses {
     /// Logs what has been gathered long enough by `now`.
     pub(super) fn say(&mut self, now: Instant) {
         for line in self.take(now) {
-            log::warn!("{line}");
+            log::warn!(id = "stream.lost"; "{line}");
         }
     }
 

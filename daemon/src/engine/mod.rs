@@ -16,11 +16,15 @@ mod first_light;
 mod inputs;
 mod keys;
 mod losses;
+mod operators;
 mod passed;
+mod picture;
 mod saying;
 mod start;
 mod streams;
 mod supervision;
+mod tally;
+mod watch;
 mod writer;
 mod zeroize;
 
@@ -43,6 +47,7 @@ pub use self::start::{Addresses, run};
 pub use self::streams::PushFault;
 use self::streams::Streams;
 use self::supervision::Supervision;
+use self::watch::Watch;
 use self::writer::Writer;
 use self::zeroize::Zeroizing;
 use crate::agreement::{Action, BlockName, Core, Event, Level, Message, Output};
@@ -55,8 +60,6 @@ use crate::vault::Vault;
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 struct Engine {
-    /// Name of the module.
-    module: String,
     core: Core,
     writer: Writer,
     batches: Batches,
@@ -76,6 +79,7 @@ struct Engine {
     saying: Saying,
     losses: Losses,
     supervision: Supervision,
+    watch: Watch,
     auditing: Auditing,
     /// An operator has every key destroyed.
     zeroizing: Option<Zeroizing>,
@@ -196,6 +200,9 @@ impl Engine {
                 }
             }
             Action::Begin { stream, kms, chunk_size, position } => {
+                let count = self.core.status().streams;
+                let lives = |stream| self.core.streams().any(|one| one.stream == stream);
+                self.watch.begins(stream, chunk_size, lives, count);
                 self.streams.begin(stream, &kms, chunk_size, position)?;
             }
             Action::Deliver(_) if self.withholds_key() => {}
@@ -208,9 +215,13 @@ impl Engine {
                 self.streams.discard(stream, up_to)?;
             }
             Action::Lost { stream, first, count, cause } => {
+                self.watch.lost(stream, cause, count);
                 self.losses.add(stream, cause, first, count, Instant::now());
             }
-            Action::Resume { stream } => self.streams.resume(stream)?,
+            Action::Resume { stream } => {
+                self.watch.resumes(stream);
+                self.streams.resume(stream)?;
+            }
             Action::Stop { stream } => self.streams.stop(stream),
             Action::Notice { stream, status, position } => self.streams.notice(stream, status, position)?,
             Action::Acknowledge { first, last } => {
@@ -222,7 +233,7 @@ impl Engine {
                     zeroizing.agreed = true;
                 }
             }
-            Action::Say { level, text } => self.saying.say(log_level(level), &text),
+            Action::Say { level, text } => self.saying.say(log_level(level), "agreement.says", &text),
         }
         Ok(())
     }
@@ -234,7 +245,7 @@ impl Engine {
                     self.link.disconnect("the peer takes nothing any more".into());
                 }
             }
-            Err(fault) => log::error!("peer link: a message cannot be sent: {fault}"),
+            Err(fault) => log::error!(id = "peer.unsendable"; "peer link: a message cannot be sent: {fault}"),
         }
     }
 }

@@ -16,10 +16,10 @@ pub(super) struct Saying {
 }
 
 impl Saying {
-    /// Logs `text`, unless the same words were logged a short while ago.
-    pub(super) fn say(&mut self, level: log::Level, text: &str) {
+    /// Logs `text` as the message `id`, unless the same words were logged a short while ago.
+    pub(super) fn say(&mut self, level: log::Level, id: &str, text: &str) {
         if self.is_new(text, Instant::now()) {
-            log::log!(level, "{text}");
+            log::log!(level, id = id; "{text}");
         }
     }
 

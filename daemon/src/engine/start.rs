@@ -18,11 +18,13 @@ use super::audit::Auditing;
 use super::batches::Batches;
 use super::card::CardPort;
 use super::exit::Failure;
+use super::first_light::First;
 use super::keys::Keys;
 use super::losses::{self, Losses};
 use super::saying::Saying;
 use super::streams::Streams;
 use super::supervision::Supervision;
+use super::watch::Watch;
 use super::writer::Writer;
 use super::{Engine, Inputs, clock, first_light, passed};
 use crate::agreement::{self, Capacity, CardFacts, Core, Output};
@@ -90,6 +92,7 @@ async fn run_on<B: Backing + Send + 'static>(
     stop: impl Future<Output = ()>,
     ready: impl FnOnce(Addresses),
 ) -> Result<(), Failure> {
+    let started = (std::time::SystemTime::now(), std::time::Instant::now());
     let mut supervision = Supervision::from_environment()?;
     // From here on SIGHUP does not end the process; what it asks for is done once everything is up.
     let hangup = signal(SignalKind::hangup())?;
@@ -115,9 +118,9 @@ async fn run_on<B: Backing + Send + 'static>(
         let config = config.clone();
         aside("prepare", move || {
             let vault = Vault::new(config.vault.bytes, locking)?;
-            log::info!("memory for keys: {} bytes, {}", vault.size(), vault.kind());
+            log::info!(id = "vault.memory"; "memory for keys: {} bytes, {}", vault.size(), vault.kind());
             if locking != Locking::Locked && vault.kind() != MemoryKind::Secret {
-                log::warn!("the kernel gives no secret memory (memfd_secret), or not so much of it");
+                log::warn!(id = "vault.not_secret"; "the kernel gives no secret memory (memfd_secret), or not so much of it");
             }
             // The ledger before the card: one that is refused leaves the card alone.
             let mut ledger = open_ledger(&config)?;
@@ -131,7 +134,7 @@ async fn run_on<B: Backing + Send + 'static>(
         prepared = preparing => prepared?,
         () = stop.as_mut() => {
             supervision.stopping();
-            log::info!("stopped before the card was up");
+            log::info!(id = "daemon.stopped_early"; "stopped before the card was up");
             return Ok(());
         }
     };
@@ -150,20 +153,26 @@ async fn run_on<B: Backing + Send + 'static>(
     ready(Addresses { api: api_address, peer: link.local_address() });
     supervision.ready();
     let (reloads_in, reloads) = mpsc::channel(RELOADS);
-    let keeper = tokio::spawn(keep(tls.clone(), hangup, reloads_in));
+    let (orders_in, orders) = mpsc::channel(RELOADS);
+    let keeper = tokio::spawn(keep(tls.clone(), hangup, orders, reloads_in));
+    let mut watch = Watch::new(&config.module, &card, tls.clone(), orders_in, started);
 
     let (operator_in, mut operator) = mpsc::channel(OPERATORS);
+    let page_in = operator_in.clone();
     let socket = operator::socket(config.operator.socket.clone());
     let gate = socket
         .map(|socket| operator::serve(socket, config.operator.group.as_deref(), operator_in))
         .transpose()?;
+
+    let page = config.operator.http.map(|address| operator::http::serve(address, page_in)).transpose()?;
+    let page = page.map(|(_, server, handle)| (tokio::spawn(server), handle));
 
     let end = async {
         let light = first_light::peer_serial(
             &mut card,
             &mut calls,
             &mut operator,
-            &config.module,
+            First { watch: &mut watch, vault: &vault, ledger: durable.write_number },
             &mut supervision,
             stop.as_mut(),
         )
@@ -172,6 +181,7 @@ async fn run_on<B: Backing + Send + 'static>(
             supervision.stopping();
             return card.close().map_err(|e| super::CardEnd::NotClosed(e).into());
         };
+        watch.peer_serial(peer_serial);
         let facts = facts(&mut card, peer_serial)?;
         say_whether_the_ledger_is_the_one(card.identity().has_cell, facts.cell, durable.write_number);
         let settings = agreement_settings(&config, facts, &vault);
@@ -185,13 +195,12 @@ async fn run_on<B: Backing + Send + 'static>(
         let (version, module) = (env!("CARGO_PKG_VERSION").to_owned(), config.module.name.clone());
         auditing.note(Who::Daemon, What::DaemonStarted { version, module, card: card.identity().serial });
         let engine = Engine {
-            module: config.module.name.clone(),
             vault: vault.clone(),
             zeroizing: None,
+            batches: Batches::opened_at(durable.write_number),
             core: Core::new(settings, durable),
             writer: Writer::start(ledger, audit)?,
             auditing,
-            batches: Batches::default(),
             keys: Keys::default(),
             card: CardPort::start(card, vault.clone(), supervision.card.clone())?,
             streams: Streams::new(pusher, endpoints, stopped_in, wiped_in),
@@ -204,6 +213,7 @@ async fn run_on<B: Backing + Send + 'static>(
             saying: Saying::default(),
             losses: Losses::default(),
             supervision,
+            watch,
             out: Output::default(),
             link,
         };
@@ -214,6 +224,10 @@ async fn run_on<B: Backing + Send + 'static>(
     if let Some(gate) = gate {
         gate.finish(LAST_ANSWERS).await;
     }
+    if let Some((serving, handle)) = page {
+        handle.stop(false).await;
+        serving.abort();
+    }
     server_handle.stop(false).await;
     serving.abort();
     end
@@ -223,7 +237,7 @@ async fn run_on<B: Backing + Send + 'static>(
 fn open_ledger(config: &Config) -> Result<Box<dyn Ledger + Send>, Failure> {
     if config.ledger.in_memory_forgets_everything {
         log::warn!(
-            "the ledger is kept in memory (ledger.in_memory_forgets_everything): the next start ends all key streams and \
+            id = "ledger.in_memory"; "the ledger is kept in memory (ledger.in_memory_forgets_everything): the next start ends all key streams and \
              burns what the cards hold"
         );
         return Ok(Box::new(MemoryLedger::new()));
@@ -233,9 +247,9 @@ fn open_ledger(config: &Config) -> Result<Box<dyn Ledger + Send>, Failure> {
     let directory = config.ledger.directory.clone().or(given).ok_or(Failure::NoLedger)?;
     let ledger = FileLedger::open(&directory)?;
     if ledger.is_new() {
-        log::warn!("ledger {}: there was none; a new one is begun", ledger.file().display());
+        log::warn!(id = "ledger.new"; "ledger {}: there was none; a new one is begun", ledger.file().display());
     } else {
-        log::info!("ledger {}: at write {}", ledger.file().display(), ledger.write_number());
+        log::info!(id = "ledger.opened"; "ledger {}: at write {}", ledger.file().display(), ledger.write_number());
     }
     Ok(Box::new(ledger))
 }
@@ -245,7 +259,7 @@ fn open_audit(config: &Config) -> Result<Option<AuditFile>, Failure> {
     let given = std::env::var_os("STATE_DIRECTORY").filter(|given| !given.is_empty()).map(PathBuf::from);
     let beside = given.or_else(|| config.ledger.directory.clone()).map(|folder| folder.join("audit"));
     let Some(directory) = config.audit.directory.clone().or(beside) else {
-        log::warn!("there is no audit record: give audit.directory");
+        log::warn!(id = "audit.none"; "there is no audit record: give audit.directory");
         return Ok(None);
     };
     let most_files = config.audit.most_files.into();
@@ -256,12 +270,12 @@ fn open_audit(config: &Config) -> Result<Option<AuditFile>, Failure> {
 fn say_whether_the_ledger_is_the_one(has_cell: bool, cell: u64, write_number: u64) {
     if !has_cell {
         log::warn!(
-            "this card has no cell: that a ledger was lost or restored from a backup is seen only where the other end \
+            id = "card.no_cell"; "this card has no cell: that a ledger was lost or restored from a backup is seen only where the other end \
              remembers more. Never put an old ledger back without removing the other end's as well"
         );
     } else if cell > write_number {
         log::warn!(
-            "the card has seen write {cell} of a ledger, and this ledger is at write {write_number}: it is new, or was \
+            id = "ledger.behind_card"; "the card has seen write {cell} of a ledger, and this ledger is at write {write_number}: it is new, or was \
              restored from a backup, or belongs to another card"
         );
     }
@@ -280,7 +294,7 @@ fn open_card<B: Backing>(backing: B, config: &Config) -> Result<Card<B>, Failure
     let card = Card::open(backing, options)?;
     let identity = card.identity();
     log::info!(
-        "card at {}: serial number {:#x}, {:?}, contract version {}.{}, blocks of up to {} bytes, retains {} bytes",
+        id = "card.opened"; "card at {}: serial number {:#x}, {:?}, contract version {}.{}, blocks of up to {} bytes, retains {} bytes",
         card.location(),
         identity.serial,
         identity.role,
@@ -296,7 +310,7 @@ fn open_card<B: Backing>(backing: B, config: &Config) -> Result<Card<B>, Failure
         .into());
     }
     if identity.test_key {
-        log::warn!("this card delivers test key: nothing that this daemon hands out is secret");
+        log::warn!(id = "card.test_key"; "this card delivers test key: nothing that this daemon hands out is secret");
     }
     Ok(card)
 }

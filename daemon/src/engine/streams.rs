@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use tokio::sync::mpsc;
 use tokio::time::{Duration, Instant};
 
+use super::tally::{Tally, Totals};
 use crate::agreement::{Delivery, Event, Position};
 use crate::config::KmsEndpoint;
 use crate::interface::{KeyStreamId, Status};
@@ -65,6 +66,7 @@ pub(super) struct Streams {
     start_again: Instant,
     stopped: mpsc::UnboundedSender<(KeyStreamId, Position)>,
     wiped: mpsc::UnboundedSender<()>,
+    tally: Tally,
 }
 
 impl Streams {
@@ -84,6 +86,26 @@ impl Streams {
             start_again: Instant::now(),
             stopped,
             wiped,
+            tally: Tally::default(),
+        }
+    }
+
+    /// What all pushers have counted, those that have ended included.
+    pub(super) fn totals(&self) -> Totals {
+        let mut totals = self.tally.totals();
+        for pushing in self.streams.values() {
+            if let Pushing::Running { handle, what } = pushing {
+                totals.add(&handle.meter(), what.chunk_size);
+            }
+        }
+        totals
+    }
+
+    /// Everything of a stream below this was handed to its pusher; `None`: it has none.
+    pub(super) fn delivered(&self, stream: KeyStreamId) -> Option<Position> {
+        match self.streams.get(&stream)? {
+            Pushing::Running { handle, .. } => Some(handle.next_position()),
+            Pushing::Waiting { .. } => None,
         }
     }
 
@@ -135,7 +157,7 @@ impl Streams {
             }
             Err(fault) => {
                 if self.unstarted.insert(stream) {
-                    log::error!("key stream {stream} waits: {fault}; trying again");
+                    log::error!(id = "stream.waits"; "key stream {stream} waits: {fault}; trying again");
                 }
                 self.start_again = Instant::now() + START_AGAIN;
             }
@@ -190,7 +212,7 @@ impl Streams {
         if let Some(Pushing::Running { handle, .. }) = self.streams.get(&stream)
             && let Err(fault) = handle.notice(status, position)
         {
-            log::warn!("key stream {stream}: notice {status:?} is not sent: {fault}");
+            log::warn!(id = "stream.notice_not_sent"; "key stream {stream}: notice {status:?} is not sent: {fault}");
         }
         Ok(())
     }
@@ -203,23 +225,25 @@ impl Streams {
 
     fn end(&mut self, stream: KeyStreamId, how: StopHow) {
         self.unstarted.remove(&stream);
-        let Some(Pushing::Running { handle, .. }) = self.streams.remove(&stream) else {
+        let Some(Pushing::Running { handle, what }) = self.streams.remove(&stream) else {
             // No pusher, so nothing was sent since the daemon started.
             let _ = self.stopped.send((stream, 0));
             return;
         };
         // Should the pusher not confirm, everything it was given counts as sent.
         let given = handle.next_position();
+        let leaving = self.tally.leaves(handle.meter(), what.chunk_size);
         let confirmed = handle.stop(how);
         let stopped = self.stopped.clone();
         tokio::spawn(async move {
             let sent_up_to = match confirmed.await {
                 Ok(end) => end.sent_up_to,
                 Err(e) => {
-                    log::error!("key stream {stream}: {e}");
+                    log::error!(id = "stream.stop_unconfirmed"; "key stream {stream}: {e}");
                     given
                 }
             };
+            drop(leaving);
             let _ = stopped.send((stream, sent_up_to));
         });
     }
@@ -232,14 +256,16 @@ impl Streams {
             let what = match pushing {
                 Pushing::Waiting { what, .. } | Pushing::Running { what, .. } => what.clone(),
             };
-            let discard = what.first;
+            let (discard, chunk_size) = (what.first, what.chunk_size);
             let empty = Pushing::Waiting { what, deliveries: Vec::new(), discard };
             if let Pushing::Running { handle, .. } = std::mem::replace(pushing, empty) {
                 pushers += 1;
+                let leaving = self.tally.leaves(handle.meter(), chunk_size);
                 let (confirmed, wiped) = (handle.stop(StopHow::Now), self.wiped.clone());
                 tokio::spawn(async move {
                     // A pusher that ends without a word has dropped what it held, which wipes it; the vault tells.
                     let _ = confirmed.await;
+                    drop(leaving);
                     let _ = wiped.send(());
                 });
             }
@@ -275,11 +301,11 @@ pub(super) fn event_of(report: Report) -> Option<Event> {
         }
         Report::Failing { stream, why, since } => {
             let seconds = since.elapsed().as_secs();
-            log::warn!("key stream {stream}: {why}; trying again, for {seconds} s now");
+            log::warn!(id = "kms.failing"; "key stream {stream}: {why}; trying again, for {seconds} s now");
             None
         }
         Report::Recovered { stream, after } => {
-            log::info!("key stream {stream}: the KMS takes key again after {} ms", after.as_millis());
+            log::info!(id = "kms.recovered"; "key stream {stream}: the KMS takes key again after {} ms", after.as_millis());
             None
         }
         // Only acceptance counts, the key agreement has counted losses itself, and a stop is confirmed to who ordered it.

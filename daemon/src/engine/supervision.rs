@@ -126,11 +126,11 @@ impl Supervision {
         match (self.hangs, hangs) {
             (None, Some(part)) => {
                 let text = format!("{part} hangs; the watchdog is not fed");
-                log::error!("{text}");
+                log::error!(id = "watchdog.hangs"; "{text}");
                 self.status(&text);
             }
             (Some(part), None) => {
-                log::warn!("{part} turns again; the watchdog is fed");
+                log::warn!(id = "watchdog.turns_again"; "{part} turns again; the watchdog is fed");
                 self.say_standing();
             }
             _ => {}
@@ -160,7 +160,7 @@ impl Supervision {
     fn say(&self, what: Say) {
         let Some(manager) = &self.manager else { return };
         if let Err(TrySendError::Full(lost)) = manager.queue.try_send(what) {
-            log::warn!("the service manager does not read what it is told: {lost:?} is dropped");
+            log::warn!(id = "systemd.not_read"; "the service manager does not read what it is told: {lost:?} is dropped");
         }
     }
 }
@@ -214,7 +214,7 @@ fn start_teller() -> std::io::Result<Teller> {
                 Say::Status(text) => sd_notify::notify(&[NotifyState::Status(text)]),
             };
             if let (Err(e), false) = (&sent, failed) {
-                log::warn!("the service manager cannot be told anything (NOTIFY_SOCKET): {e}");
+                log::warn!(id = "systemd.unreachable"; "the service manager cannot be told anything (NOTIFY_SOCKET): {e}");
             }
             failed = sent.is_err();
         }

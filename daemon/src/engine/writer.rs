@@ -64,6 +64,11 @@ impl Writer {
         self.writing.is_some()
     }
 
+    /// How long a write is under way; `None`: none is.
+    pub(super) fn busy_for(&self, now: Instant) -> Option<Duration> {
+        self.writing.map(|(since, _)| now.saturating_duration_since(since))
+    }
+
     /// The number of the write that was under way, once it is durable. Waits for ever when none is. May be dropped
     /// unfinished.
     ///
@@ -95,7 +100,7 @@ impl Writer {
         }
         if after >= SLOW && !std::mem::replace(said, true) {
             log::error!(
-                "the ledger's storage has not finished a write for {} s; nothing is answered, granted or acknowledged \
+                id = "ledger.slow"; "the ledger's storage has not finished a write for {} s; nothing is answered, granted or acknowledged \
                  meanwhile. Look at the disk",
                 after.as_secs()
             );
@@ -116,14 +121,14 @@ impl Writer {
         let ended = async { while self.done.recv().await.is_some() {} };
         if tokio::time::timeout(longest, ended).await.is_err() {
             log::error!(
-                "the ledger's storage does not answer; the next start will see what became of the last write"
+                id = "ledger.stalled"; "the ledger's storage does not answer; the next start will see what became of the last write"
             );
             return;
         }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("the ledger's thread panicked");
+            log::error!(id = "ledger.thread_panicked"; "the ledger's thread panicked");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The operator's requests, and above all the order to destroy every key.
+//! The operator's order to destroy every key.
 //!
 //! It is done at once and in this order: pushers stop and wipe what they hold, the vault is wiped, the card is told, and the
 //! key agreement ends all streams and burns everything that the card is known to have announced, by the new epoch that also
@@ -15,10 +15,10 @@ use tokio::time::Instant;
 
 use super::Engine;
 use super::exit::Failure;
-use crate::agreement::{Event, Role};
+use crate::agreement::Event;
 use crate::audit::{What, Who};
-use crate::operator::protocol::{Answer, Request, Status, Zeroized};
-use crate::operator::{FromOperator, Pending};
+use crate::operator::Caller;
+use crate::operator::protocol::{Answer, Zeroized};
 
 /// Longest wait for all confirmations. The card has its own longest time, and may first be in the middle of a reset.
 const LONGEST: Duration = Duration::from_secs(40);
@@ -65,44 +65,14 @@ impl Zeroizing {
 }
 
 impl Engine {
-    pub(super) fn on_operator(&mut self, asked: FromOperator) {
-        let pending = match asked {
-            FromOperator::Request(pending) => pending,
-            FromOperator::Refused(caller) => {
-                let what = What::Refused { call: "operator".into(), stream: None, status: 0 };
-                self.auditing.note_bounded(Who::Operator(caller.uid), what, Instant::now());
-                return;
+    pub(super) fn on_zeroize(&mut self, caller: Caller, reply: oneshot::Sender<Answer>) {
+        match &mut self.zeroizing {
+            Some(under_way) => under_way.replies.push(reply),
+            None => {
+                log::warn!(id = "zeroize.ordered"; "{caller} has every key destroyed");
+                self.auditing.note(Who::Operator(caller.uid), What::ZeroizeOrdered);
+                self.zeroize(reply);
             }
-        };
-        let Pending { caller, request, reply } = pending;
-        match request {
-            Request::Status => {
-                let _ = reply.send(Answer::Status(self.status()));
-            }
-            Request::Zeroize => match &mut self.zeroizing {
-                Some(under_way) => under_way.replies.push(reply),
-                None => {
-                    log::warn!("{caller} has every key destroyed");
-                    self.auditing.note(Who::Operator(caller.uid), What::ZeroizeOrdered);
-                    self.zeroize(reply);
-                }
-            },
-        }
-    }
-
-    fn status(&self) -> Status {
-        let status = self.core.status();
-        Status {
-            module: self.module.clone(),
-            role: match status.role {
-                Role::Leader => "leader".into(),
-                Role::Follower => "follower".into(),
-            },
-            epoch: status.epoch,
-            link: self.link_state.map_or_else(|| "not told yet".into(), |state| format!("{state:?}")),
-            in_step: status.in_step,
-            streams: status.streams as u64,
-            vault_bytes_used: self.vault.used() as u64,
         }
     }
 
@@ -151,7 +121,7 @@ impl Engine {
             let (streams, blocks) = (done.streams, done.blocks);
             let card_count = done.card.unwrap_or_default();
             log::warn!(
-                "every key is destroyed: {blocks} blocks are wiped, the card retains nothing and has proven it, {streams} key \
+                id = "zeroize.done"; "every key is destroyed: {blocks} blocks are wiped, the card retains nothing and has proven it, {streams} key \
                  streams have ended"
             );
             self.auditing.note(Who::Daemon, What::Zeroized { blocks, streams });
@@ -173,7 +143,7 @@ impl Engine {
                  key by other means if it has not confirmed"
             );
             self.auditing.note(Who::Daemon, What::NotZeroized);
-            log::error!("{reason}");
+            log::error!(id = "zeroize.not_proven"; "{reason}");
             zeroizing.answer(&Answer::Refused { reason });
         }
     }

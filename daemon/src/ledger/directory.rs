@@ -31,7 +31,7 @@ impl Directory {
         let failed =
             |what: &str, error: &io::Error| refuse(format!("{what}: {error}; {}", hint(error.kind())));
         match DirBuilder::new().mode(0o700).create(path) {
-            Ok(()) => log::info!("ledger directory {} is made", path.display()),
+            Ok(()) => log::info!(id = "ledger.directory_made"; "ledger directory {} is made", path.display()),
             // Also where the file system is read only: what is there already can say more.
             Err(_) if path.exists() => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {

@@ -186,7 +186,7 @@ impl FileLedger {
         if used().map_err(failed)? < size / 2 {
             self.database.compact().map_err(|error| failed(error.into()))?;
             let now = std::fs::metadata(&self.file).map_err(|error| failed(error.into()))?.len();
-            log::info!("ledger {place}: made shorter, from {size} to {now} bytes");
+            log::info!(id = "ledger.shortened"; "ledger {place}: made shorter, from {size} to {now} bytes");
         }
         Ok(())
     }

@@ -66,6 +66,6 @@ pub(super) fn bring_to(
     }
     set(&transaction, current)?;
     transaction.commit()?;
-    log::info!("the ledger is brought from format {from} to format {current}");
+    log::info!(id = "ledger.converted"; "the ledger is brought from format {from} to format {current}");
     Ok(())
 }

@@ -2,6 +2,8 @@
 //! Who calls is what the kernel says (`SO_PEERCRED`): root, the daemon's own user, and the members of one configured group.
 
 mod access;
+pub mod http;
+pub mod outcome;
 pub mod protocol;
 mod server;
 
@@ -17,6 +19,8 @@ use self::protocol::{Answer, Request};
 /// What the engine hears of the operator's socket.
 #[derive(Debug)]
 pub enum FromOperator {
+    /// The HTTP listener looks how things stand.
+    Look(http::Look),
     /// Somebody who may ask does.
     Request(Pending),
     /// Somebody who may not was sent away. It may be left out where there are too many.

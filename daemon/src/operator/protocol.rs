@@ -1,8 +1,8 @@
 //! What an operator's program and the daemon say to each other: one line of JSON each way, then the connection ends.
 //!
 //! ```text
-//! {"version":1,"request":"status"}
-//! {"version":1,"answer":"status","module":"A",...}
+//! {"version":2,"request":"status"}
+//! {"version":2,"answer":"status","module":{"name":"A",...},...}
 //! ```
 //!
 //! The version counts changes that an older end would misunderstand. New requests and new members of answers are none: whoever
@@ -10,10 +10,14 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::picture::{Event, Picture, Stream};
+
 /// Version of the protocol.
-pub const VERSION: u32 = 1;
-/// Longest line either way, in octets, with its end.
-pub const LONGEST_LINE: usize = 4096;
+pub const VERSION: u32 = 2;
+/// Longest request, in octets, with its end.
+pub const LONGEST_REQUEST: usize = 4096;
+/// Longest answer, in octets, with its end: as many key streams as there may be, and more.
+pub const LONGEST_ANSWER: usize = 128 << 20;
 
 /// What an operator wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,16 +25,45 @@ pub const LONGEST_LINE: usize = 4096;
 pub enum Request {
     /// How the module stands.
     Status,
+    /// How each key stream stands.
+    Streams,
+    /// What happened last.
+    Events,
+    /// When the card's self-test last passed. It cannot be run now: the card takes the command while it is stopped, and no
+    /// sooner (CMD-9 of the card contract).
+    SelfTest,
+    /// Read certificates again, as SIGHUP has it done.
+    Reload,
     /// Destroy every key in the daemon's memory and in the card. All key streams end at both ends.
     Zeroize,
 }
 
+impl Request {
+    /// Whether anything is not as before when it is carried out.
+    #[must_use]
+    pub fn changes_something(&self) -> bool {
+        match self {
+            Self::Status | Self::Streams | Self::Events | Self::SelfTest => false,
+            Self::Reload | Self::Zeroize => true,
+        }
+    }
+}
+
 /// What the daemon answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(tag = "answer", rename_all = "snake_case")]
 pub enum Answer {
     /// To [`Request::Status`].
-    Status(Status),
+    Status(Box<Picture>),
+    /// To [`Request::Streams`].
+    Streams(Streams),
+    /// To [`Request::Events`].
+    Events(Events),
+    /// To [`Request::SelfTest`].
+    SelfTest(SelfTest),
+    /// To [`Request::Reload`].
+    Reloaded(Reloaded),
     /// To [`Request::Zeroize`], only when all of it is proven.
     Zeroized(Zeroized),
     /// The request was not carried out, or not all of it is proven.
@@ -40,27 +73,46 @@ pub enum Answer {
     },
 }
 
-/// How the module stands.
+/// How each key stream stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Streams {
+    /// In the order of their IDs.
+    pub streams: Vec<Stream>,
+}
+
+/// What happened last.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Events {
+    /// The oldest first.
+    pub events: Vec<Event>,
+}
+
+/// The card's self-test: a pattern by DMA, and both interrupts. It is run whenever the card is opened or reset, and a card
+/// that fails it is not used.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// Name of the module.
-    pub module: String,
-    /// "leader" or "follower".
-    pub role: String,
-    /// Epoch of the key agreement; 0 for none yet.
-    pub epoch: u64,
-    /// State of the QKD link.
-    pub link: String,
-    /// Whether the two modules are in step.
-    pub in_step: bool,
-    /// Key streams that live.
-    pub streams: u64,
-    /// Octets of key in the vault, in whole pages.
-    pub vault_bytes_used: u64,
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct SelfTest {
+    /// The card's serial number, hexadecimal.
+    pub card: String,
+    /// When it last passed, in milliseconds since 1970.
+    pub passed_unix_ms: u64,
+    /// How often it has passed since the daemon started.
+    pub passed_times: u64,
+}
+
+/// A reload is done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+pub struct Reloaded {
+    /// Certificates were read again; false: there is no `[tls]`, so that nothing is read again.
+    pub certificates: bool,
 }
 
 /// Every key is destroyed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Zeroized {
     /// Key streams that were ended.
     pub streams: u64,
@@ -72,6 +124,7 @@ pub struct Zeroized {
 
 /// A message with the version of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Versioned<T> {
     /// [`VERSION`] of whoever wrote it.
     pub version: u32,
@@ -128,16 +181,16 @@ mod tests {
 
     #[test]
     fn lines_are_read_back_and_those_of_another_version_or_kind_are_refused_in_words() {
-        assert_eq!(line(Request::Zeroize).unwrap(), "{\"version\":1,\"request\":\"zeroize\"}\n");
+        assert_eq!(line(Request::Zeroize).unwrap(), "{\"version\":2,\"request\":\"zeroize\"}\n");
         let answer = Answer::Zeroized(Zeroized { streams: 2, blocks: 7, card_count: 1 });
         assert_eq!(parse::<Answer>(line(answer.clone()).unwrap().as_bytes()).unwrap(), answer);
-        let later = b"{\"version\":1,\"request\":\"status\",\"detail\":true}";
+        let later = b"{\"version\":2,\"request\":\"status\",\"detail\":true}";
         assert_eq!(parse::<Request>(later).unwrap(), Request::Status);
         assert!(matches!(
-            parse::<Request>(b"{\"version\":2,\"request\":\"anything\"}"),
-            Err(BadLine::Version { found: 2 })
+            parse::<Request>(b"{\"version\":3,\"request\":\"anything\"}"),
+            Err(BadLine::Version { found: 3 })
         ));
-        for bad in ["", "{}", "{\"version\":1}", "{\"version\":1,\"request\":\"reboot\"}", "[1]", "\u{0}"] {
+        for bad in ["", "{}", "{\"version\":2}", "{\"version\":2,\"request\":\"reboot\"}", "[2]", "\u{0}"] {
             assert!(matches!(parse::<Request>(bad.as_bytes()), Err(BadLine::Unknown(_))), "{bad}");
         }
     }

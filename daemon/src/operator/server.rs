@@ -13,7 +13,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::access::{self, Caller};
-use super::protocol::{Answer, LONGEST_LINE, Request, line, parse};
+use super::protocol::{Answer, LONGEST_REQUEST, Request, line, parse};
 use super::{FromOperator, Pending};
 
 /// Connections at once. More wait unaccepted until one ends, which each does within its deadlines.
@@ -84,7 +84,7 @@ pub fn serve(
         None => None,
     };
     let listener = listen(&path, group)?;
-    log::info!("operators are served at {}", path.display());
+    log::info!(id = "operator.served"; "operators are served at {}", path.display());
     let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let accepting = tokio::spawn(accept(listener, group, engine, Arc::clone(&places)));
     Ok(Gate { path, accepting, places })
@@ -125,7 +125,7 @@ async fn accept(
                 });
             }
             Err(error) => {
-                log::warn!("operator's socket: {error}");
+                log::warn!(id = "operator.accept_failed"; "operator's socket: {error}");
                 tokio::time::sleep(ACCEPT_AGAIN).await;
             }
         }
@@ -136,13 +136,13 @@ async fn converse(mut stream: UnixStream, group: Option<Gid>, engine: &mpsc::Sen
     let caller = match Caller::of(&stream) {
         Ok(caller) => caller,
         Err(error) => {
-            log::warn!("operator's socket: the kernel does not say who calls: {error}");
+            log::warn!(id = "operator.caller_unknown"; "operator's socket: the kernel does not say who calls: {error}");
             return;
         }
     };
     let allowed = tokio::task::spawn_blocking(move || caller.may_ask(group));
     if !timeout(PATIENCE, allowed).await.is_ok_and(|allowed| allowed.unwrap_or(false)) {
-        log::warn!("operator's socket: {caller} may not ask");
+        log::warn!(id = "operator.refused"; "operator's socket: {caller} may not ask");
         // A full queue loses it; the log has it.
         let _ = engine.try_send(FromOperator::Refused(caller));
         let reason = format!(
@@ -163,7 +163,11 @@ async fn converse(mut stream: UnixStream, group: Option<Gid>, engine: &mpsc::Sen
 }
 
 async fn ask(caller: Caller, request: Request, engine: &mpsc::Sender<FromOperator>) -> Answer {
-    log::info!("operator's socket: {caller} asks for {request:?}");
+    if request.changes_something() {
+        log::info!(id = "operator.asked"; "operator's socket: {caller} asks for {request:?}");
+    } else {
+        log::debug!(id = "operator.asked"; "operator's socket: {caller} asks for {request:?}");
+    }
     let (reply, answer) = oneshot::channel();
     let asked = timeout(ANSWER, async {
         engine.send(FromOperator::Request(Pending { caller, request, reply })).await.ok()?;
@@ -187,8 +191,8 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
         if octets == 0 || text.contains(&b'\n') {
             return Ok(text);
         }
-        if text.len() > LONGEST_LINE {
-            return Err(io::Error::other(format!("the request is longer than {LONGEST_LINE} octets")));
+        if text.len() > LONGEST_REQUEST {
+            return Err(io::Error::other(format!("the request is longer than {LONGEST_REQUEST} octets")));
         }
     }
 }

@@ -180,7 +180,7 @@ async fn connect(
             }
             Ok(Err(NotReached::Untrusted(e))) => {
                 if let Some(more) = refusals.may_say(Instant::now().into_std()) {
-                    log::warn!("peer link: no TLS connection with {way}: {e}; trying again{more}");
+                    log::warn!(id = "peer.no_tls"; "peer link: no TLS connection with {way}: {e}; trying again{more}");
                 }
             }
             Err(_) => log::debug!("peer link: {way} gave no answer in {:?}; trying again", times.patience),
@@ -213,7 +213,7 @@ async fn reach(way: &Way, tls: Option<&Tls>) -> Result<Wire, NotReached> {
 
 fn say_secure(wire: &Wire) {
     if let Some(group) = wire.key_exchange() {
-        log::info!("peer link: TLS 1.3 with the other module, key exchange {group:?}");
+        log::info!(id = "peer.tls"; "peer link: TLS 1.3 with the other module, key exchange {group:?}");
     }
 }
 
@@ -273,7 +273,7 @@ async fn admit(
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(e) => {
-                log::warn!("peer link: cannot accept a connection: {e}");
+                log::warn!(id = "peer.accept_failed"; "peer link: cannot accept a connection: {e}");
                 sleep(times.back_off.1).await;
                 continue;
             }
@@ -282,7 +282,7 @@ async fn admit(
         if waiting.len() >= DOOR
             && let Some(oldest) = waiting.pop_front()
         {
-            log::warn!("peer link: {DOOR} connections have said nothing yet; the oldest is closed");
+            log::warn!(id = "peer.crowded"; "peer link: {DOOR} connections have said nothing yet; the oldest is closed");
             oldest.abort();
         }
         let (entered, tls) = (entered.clone(), tls.clone());
@@ -302,7 +302,9 @@ async fn admit(
                 Ok(first) => {
                     let _ = entered.send((frames, first.to_vec())).await;
                 }
-                Err(ended) => log::warn!("peer link: a connection was refused at the door: {ended}"),
+                Err(ended) => {
+                    log::warn!(id = "peer.refused"; "peer link: a connection was refused at the door: {ended}")
+                }
             }
         });
         waiting.push_back(task.abort_handle());

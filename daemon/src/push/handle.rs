@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::counters::{Counters, CountersSnapshot};
+use super::counters::{Counters, CountersSnapshot, Latencies, LatencySnapshot};
 use super::report::Stopped;
 use crate::interface::{KeyStreamId, Status};
 use crate::vault::KeyExtent;
@@ -115,8 +115,21 @@ pub(super) struct StopOrder {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) counters: Counters,
+    pub(super) latencies: Latencies,
     /// Extents delivered and not wiped yet.
     pub(super) extents: AtomicUsize,
+}
+
+/// Reads the counters of one key stream's pushing.
+#[derive(Clone, Debug)]
+pub struct Meter(Arc<Shared>);
+
+impl Meter {
+    /// Counters and latencies of this moment.
+    #[must_use]
+    pub fn read(&self) -> (CountersSnapshot, LatencySnapshot) {
+        (self.0.counters.snapshot(), self.0.latencies.snapshot())
+    }
 }
 
 /// The task's ends of what the handle steers with.
@@ -249,6 +262,12 @@ impl PushHandle {
     #[must_use]
     pub fn counters(&self) -> CountersSnapshot {
         self.shared.counters.snapshot()
+    }
+
+    /// What reads the counters, also after the stream has stopped.
+    #[must_use]
+    pub fn meter(&self) -> Meter {
+        Meter(Arc::clone(&self.shared))
     }
 
     fn command(&self, command: Command) -> Result<(), CommandError> {

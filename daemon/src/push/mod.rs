@@ -38,9 +38,9 @@ use crate::vault::{Locking, VaultError};
 use self::connect::Transport;
 
 pub use self::answer::AnswerError;
-pub use self::counters::CountersSnapshot;
+pub use self::counters::{CountersSnapshot, LATENCY_BOUNDS_US, LatencySnapshot};
 pub use self::handle::{
-    CommandError, Delivery, DeliveryFault, MOST_EXTENTS, PushHandle, Refused, StopHow, StopUnconfirmed,
+    CommandError, Delivery, DeliveryFault, MOST_EXTENTS, Meter, PushHandle, Refused, StopHow, StopUnconfirmed,
 };
 pub use self::report::{Failure, Report, Stopped};
 

@@ -71,6 +71,8 @@ pub(super) struct Sender {
     setback: Option<(Setback, usize)>,
     /// Since when the oldest request on its way is the one to be answered next.
     oldest_since: Instant,
+    /// Of one request on its way: answers up to and with its own, and when it was written.
+    timed: Option<(usize, Instant)>,
     shared: Arc<Shared>,
     pub(super) outbox: Outbox,
 }
@@ -93,6 +95,7 @@ impl Sender {
             retry_at: None,
             setback: None,
             oldest_since: now,
+            timed: None,
             shared,
             outbox: Outbox::new(what.stream, what.first),
         }
@@ -235,7 +238,7 @@ impl Sender {
                     let Some(octets) = self.template.write_key(buffer.free_mut(), position, parts) else {
                         // Cannot be: deliveries are whole chunks. Better no key than a wrong one.
                         log::error!(
-                            "key stream {}: the key of position {position} is not whole",
+                            id = "stream.key_not_whole"; "key stream {}: the key of position {position} is not whole",
                             self.stream
                         );
                         buffer.wipe_all();
@@ -254,6 +257,9 @@ impl Sender {
         if before == 0 {
             self.oldest_since = now;
         }
+        if self.timed.is_none() && self.flight.requests() > before {
+            self.timed = Some((self.flight.requests(), now));
+        }
         if first > 0 {
             add(&self.shared.counters.chunks_sent, first);
         }
@@ -268,6 +274,7 @@ impl Sender {
         let on_their_way = self.flight.requests();
         let request = self.flight.take_oldest().ok_or(AnswerError::Unasked)?;
         self.oldest_since = now;
+        self.time(now);
         self.count(answer.status);
         if answer.is_success() {
             self.backoff.reset();
@@ -313,6 +320,7 @@ impl Sender {
         if on_their_way == 0 {
             return;
         }
+        self.timed = None;
         while let Some(request) = self.flight.take_oldest() {
             match request {
                 Request::Key(position) => self.flight.failed(position),
@@ -389,6 +397,17 @@ impl Sender {
             stream: self.stream,
             sent_up_to: self.flight.sent_up_to(),
             accepted_up_to: self.flight.accepted_up_to(),
+        }
+    }
+
+    /// One more answer has come.
+    fn time(&mut self, now: Instant) {
+        if let Some((answers, since)) = &mut self.timed {
+            *answers -= 1;
+            if *answers == 0 {
+                self.shared.latencies.observe(now.duration_since(*since));
+                self.timed = None;
+            }
         }
     }
 

@@ -30,7 +30,7 @@ pub use self::error::TlsError;
 pub(crate) use self::figures::Throttle;
 pub use self::figures::{Counter, Figures};
 pub use self::files::Expiry;
-pub(crate) use self::keeper::keep;
+pub(crate) use self::keeper::{ReloadOrder, keep};
 pub use self::names::{Caller, CertificateName};
 pub use self::wire::{Stream, Wire};
 
@@ -192,7 +192,7 @@ impl Tls {
         let secure = self.connect(stream, name, config).await?;
         if !is_hybrid(secure.get_ref().1) && self.tell(&format!("hybrid {server}")) {
             log::warn!(
-                "the KMS at {server} does not know the key exchange X25519MLKEM768: key that goes there can be read later \
+                id = "tls.kms_not_hybrid"; "the KMS at {server} does not know the key exchange X25519MLKEM768: key that goes there can be read later \
                  by who records it today and has a quantum computer then; tls.key_exchange = \"hybrid-required\" refuses it"
             );
         }
@@ -257,14 +257,14 @@ impl Tls {
     /// Says that a client of the API was refused, unless that fills the log.
     pub(crate) fn say_refused(&self, client: &str, why: &io::Error) {
         if let Some(more) = self.refusals.may_say(Instant::now()) {
-            log::warn!("API: a connection of {client} was refused in the TLS handshake: {why}{more}");
+            log::warn!(id = "tls.client_refused"; "API: a connection of {client} was refused in the TLS handshake: {why}{more}");
         }
     }
 
     /// Says that somebody was not let on the peer link, unless that fills the log.
     pub(crate) fn say_peer_refused(&self, why: &io::Error) {
         if let Some(more) = self.peer_refusals.may_say(Instant::now()) {
-            log::warn!("peer link: a connection was refused in the TLS handshake: {why}{more}");
+            log::warn!(id = "tls.peer_refused"; "peer link: a connection was refused in the TLS handshake: {why}{more}");
         }
     }
 
@@ -273,7 +273,7 @@ impl Tls {
         self.figures.strangers.add();
         if self.tell(names) {
             log::warn!(
-                "API: a certificate of the right authority was refused, because it stands for no KMS, or for several: \
+                id = "tls.stranger"; "API: a certificate of the right authority was refused, because it stands for no KMS, or for several: \
                  {names}; certificate_names under [[kms]] say which do"
             );
         }
@@ -294,11 +294,13 @@ impl Tls {
         for expiry in self.expiries() {
             let Expiry { what, until, .. } = &expiry;
             match expiry.left(now) {
-                None => log::error!("TLS: {what} has expired on {until}: renew it, then reload"),
-                Some(left) if left < SOON => {
-                    log::warn!("TLS: {what} expires in {} days, on {until}", left.as_secs() / 86_400);
+                None => {
+                    log::error!(id = "tls.expired"; "TLS: {what} has expired on {until}: renew it, then reload")
                 }
-                Some(_) if all => log::info!("TLS: {what} is good until {until}"),
+                Some(left) if left < SOON => {
+                    log::warn!(id = "tls.expires_soon"; "TLS: {what} expires in {} days, on {until}", left.as_secs() / 86_400);
+                }
+                Some(_) if all => log::info!(id = "tls.good_until"; "TLS: {what} is good until {until}"),
                 Some(_) => {}
             }
         }
@@ -308,13 +310,13 @@ impl Tls {
     fn say_start(&self) {
         match (&self.providers.hybrid, self.config.key_exchange) {
             (Some(_), config::KeyExchange::HybridRequired) => {
-                log::info!("TLS 1.3 with key exchange X25519MLKEM768 only");
+                log::info!(id = "tls.hybrid_only"; "TLS 1.3 with key exchange X25519MLKEM768 only");
             }
             (Some(_), config::KeyExchange::HybridPreferred) => {
-                log::info!("TLS 1.3 with key exchange X25519MLKEM768 first");
+                log::info!(id = "tls.hybrid_first"; "TLS 1.3 with key exchange X25519MLKEM768 first");
             }
             (None, _) => log::warn!(
-                "TLS 1.3 without the key exchange X25519MLKEM768, for which this processor lacks instructions ({}): what is \
+                id = "tls.no_hybrid"; "TLS 1.3 without the key exchange X25519MLKEM768, for which this processor lacks instructions ({}): what is \
                  recorded today can be read by a later quantum computer",
                 provider::NEEDS
             ),

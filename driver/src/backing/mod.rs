@@ -161,7 +161,7 @@ pub trait Backing {
     /// Gives memory up without freeing it, because the card may still write to it.
     fn leak(&mut self, memory: DmaMemory) {
         log::error!(
-            "{}: {} bytes of DMA memory are leaked, because the card could not be proven to have stopped",
+            id = "card.dma_leaked"; "{}: {} bytes of DMA memory are leaked, because the card could not be proven to have stopped",
             self.location(),
             memory.length()
         );

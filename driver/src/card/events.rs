@@ -135,7 +135,7 @@ impl<B: Backing> PendingBlock<'_, B> {
                     BlockFault::HeaderCorrupt => card.counters.blocks_bad_header += 1,
                 }
                 log::warn!(
-                    "{}: block {} is lost at this end: {cause}",
+                    id = "card.block_lost"; "{}: block {} is lost at this end: {cause}",
                     card.backing.location(),
                     arrival.name
                 );

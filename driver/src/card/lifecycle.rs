@@ -48,7 +48,7 @@ impl<B: Backing> Card<B> {
             found => return Err(Fault::UnexpectedState { expected: State::Stopped, found }),
         };
         log::warn!(
-            "{}: the card came up as {why}; resetting it, which drops what it retains",
+            id = "card.reset_at_start"; "{}: the card came up as {why}; resetting it, which drops what it retains",
             self.backing.location()
         );
         self.reset_and_boot()
@@ -253,7 +253,7 @@ impl<B: Backing> Card<B> {
             return Err(self.fail(Fault::Gone));
         }
         if let Err(error) = reachable {
-            log::warn!("{}: {error}", self.backing.location());
+            log::warn!(id = "card.shutdown"; "{}: {error}", self.backing.location());
         }
         let window = self.options.recovery_window;
         while self.recoveries.front().is_some_and(|oldest| now.saturating_sub(*oldest) > window) {

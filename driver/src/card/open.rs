@@ -240,7 +240,7 @@ impl<B: Backing> Card<B> {
         if !may_have_restarted {
             return Err(fault);
         }
-        log::warn!("{}: {fault}; it may have restarted, and is set up once more", self.backing.location());
+        log::warn!(id = "card.restarted"; "{}: {fault}; it may have restarted, and is set up once more", self.backing.location());
         self.recover()
     }
 }

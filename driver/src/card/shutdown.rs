@@ -41,7 +41,7 @@ impl<B: Backing> Card<B> {
 
     /// Takes the card out of service for good.
     pub(super) fn give_up(&mut self) {
-        log::error!("{}: the card is out of service for good", self.backing.location());
+        log::error!(id = "card.out_of_service"; "{}: the card is out of service for good", self.backing.location());
         // The result is in the log, and there is nobody to act on it.
         let _ = self.shut_down();
         self.life = Life::GivenUp;
@@ -52,11 +52,11 @@ impl<B: Backing> Card<B> {
         let Some(memory) = self.memory.take() else { return self.nothing_leaked() };
         let stopped = self.prove_stopped();
         if let Err(error) = self.backing.set_bus_mastering(false) {
-            log::warn!("{}: {error}", self.backing.location());
+            log::warn!(id = "card.shutdown"; "{}: {error}", self.backing.location());
         }
         let unmapped = self.backing.unmap_dma(&memory);
         if let Err(error) = &unmapped {
-            log::warn!("{}: {error}", self.backing.location());
+            log::warn!(id = "card.shutdown"; "{}: {error}", self.backing.location());
         }
         self.life = Life::GivenUp;
         if stopped && unmapped.is_ok() {
@@ -103,7 +103,7 @@ impl<B: Backing> Card<B> {
         self.counters.resets_tried += 1;
         let reset = self.backing.reset_function().and_then(|()| self.backing.set_bus_mastering(false));
         if let Err(error) = &reset {
-            log::warn!("{}: {error}", self.backing.location());
+            log::warn!(id = "card.shutdown"; "{}: {error}", self.backing.location());
         }
         reset.is_ok()
     }
@@ -114,7 +114,7 @@ impl<B: Backing> Drop for Card<B> {
         if self.memory.is_some()
             && let Err(error) = self.shut_down()
         {
-            log::error!("{}: {error}", self.backing.location());
+            log::error!(id = "card.shutdown"; "{}: {error}", self.backing.location());
         }
     }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use qkd_driver::backing::Backing;
-use qkd_driver::{BlockName, Card, CloseError, Fault, LinkState, Telemetry};
+use qkd_driver::{BlockName, Card, CloseError, Counters, Fault, LinkState, Telemetry};
 use rtrb::{Consumer, Producer, RingBuffer};
 use tokio::sync::Notify;
 use worker::Worker;
@@ -49,8 +49,8 @@ pub(crate) enum FromCard {
     },
     /// The state of the QKD link.
     Link(LinkState),
-    /// A reading of the card's measurements.
-    Telemetry(Telemetry),
+    /// A reading of the card's measurements, and what the driver has counted.
+    Telemetry(Box<(Telemetry, Counters)>),
     /// The newest block that the card has announced.
     Newest(BlockName),
     /// The card broke the contract and was reset; what it retains comes again.
@@ -211,7 +211,7 @@ impl CardPort {
         while !self.has_ended() {
             if Instant::now() >= end {
                 log::warn!(
-                    "the kernel still waits for the card to answer; this process ends when it gives up"
+                    id = "card.close_slow"; "the kernel still waits for the card to answer; this process ends when it gives up"
                 );
                 return;
             }
@@ -220,7 +220,7 @@ impl CardPort {
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
-            log::error!("the card's thread panicked; its memory was not reused");
+            log::error!(id = "card.thread_panicked"; "the card's thread panicked; its memory was not reused");
         }
     }
 }

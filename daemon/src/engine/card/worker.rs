@@ -64,7 +64,7 @@ impl<B: Backing> Worker<B> {
             // or leaks it, and says which.
             Err(end @ (CardEnd::Gone | CardEnd::RemovalRequested)) => {
                 if let Err(e) = given_back {
-                    log::warn!("{e}");
+                    log::warn!(id = "card.give_back_failed"; "{e}");
                 }
                 Err(end)
             }
@@ -146,7 +146,8 @@ impl<B: Backing> Worker<B> {
             let telemetry = passing(self.card.telemetry())?;
             let newest = passing(self.card.newest())?.flatten();
             // Both are told again in a second: a full queue may lose them.
-            telemetry.map(FromCard::Telemetry).into_iter().chain(newest.map(FromCard::Newest)).for_each(
+            let reading = telemetry.map(|telemetry| Box::new((telemetry, self.card.counters().clone())));
+            reading.map(FromCard::Telemetry).into_iter().chain(newest.map(FromCard::Newest)).for_each(
                 |news| {
                     self.tell(news);
                 },
@@ -233,7 +234,7 @@ impl<B: Backing> Worker<B> {
                     match block.take(room.as_mut_slice()) {
                         Ok(()) => FromCard::Block { name, key: room.seal(), replayed },
                         Err(TakeError::Lost { name, cause }) => {
-                            log::warn!("block {name} is lost at this end: {cause}");
+                            log::warn!(id = "card.block_lost"; "block {name} is lost at this end: {cause}");
                             FromCard::Lost { name }
                         }
                         Err(TakeError::Fault(fault)) => return Err(fault),
@@ -285,7 +286,7 @@ impl<B: Backing> Worker<B> {
             if matches!(fault, Fault::Gone) {
                 return Err(CardEnd::Gone);
             }
-            log::error!("card: {fault}{}; resetting it", clause_of(&fault));
+            log::error!(id = "card.fault"; "card: {fault}{}; resetting it", clause_of(&fault));
             reset(&mut self.card, &self.pulse)?;
             match self.card.start() {
                 Ok(()) => break,
@@ -318,7 +319,7 @@ pub(in crate::engine) fn reset_once<B: Backing>(card: &mut Card<B>) -> Result<bo
         Err(Fault::Gone) => Err(CardEnd::Gone),
         Err(last @ Fault::GivenUp { .. }) => Err(CardEnd::OutOfOrder(last)),
         Err(fault) => {
-            log::error!("card: the reset failed: {fault}; trying again");
+            log::error!(id = "card.reset_failed"; "card: the reset failed: {fault}; trying again");
             Ok(false)
         }
     }
@@ -344,7 +345,7 @@ fn passing<T>(result: Result<T, Fault>) -> Result<Option<T>, Fault> {
         Ok(value) => Ok(Some(value)),
         Err(fault) if fault.needs_recovery() => Err(fault),
         Err(fault) => {
-            log::warn!("card: {fault}");
+            log::warn!(id = "card.passing_fault"; "card: {fault}");
             Ok(None)
         }
     }

@@ -45,7 +45,7 @@ impl Iommu {
                 // A udev that does not know these nodes leaves them to root; the group's is there as well.
                 Err(VfioError::NotPermitted { node, source }) if place.group_node().exists() => {
                     log::info!(
-                        "{}: {} may not be opened ({source}); using the IOMMU group's node",
+                        id = "card.group_node"; "{}: {} may not be opened ({source}); using the IOMMU group's node",
                         place.address,
                         node.display()
                     );

@@ -112,7 +112,7 @@ impl Vfio {
         let handle = kernel::own_handle(&device).map_err(BackingError::io("opening the card"))?;
         let registers = map_bar(&device, &handle)?;
         log::info!(
-            "{address}: taken from the kernel through {}, IOMMU group {}",
+            id = "card.taken"; "{address}: taken from the kernel through {}, IOMMU group {}",
             iommu.interface(),
             place.group
         );

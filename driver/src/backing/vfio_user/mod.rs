@@ -123,7 +123,7 @@ impl Backing for VfioUser {
         let memory = file.map().map_err(BackingError::io(WHAT))?;
         if let Err(error) = memory.protect_key_material() {
             log::warn!(
-                "{}: {length} bytes of DMA memory are not locked ({error}): key in it may be swapped out; raise the \
+                id = "card.dma_unlocked"; "{}: {length} bytes of DMA memory are not locked ({error}): key in it may be swapped out; raise the \
                  limit on locked memory (RLIMIT_MEMLOCK, LimitMEMLOCK=)",
                 self.location()
             );

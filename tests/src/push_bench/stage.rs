@@ -65,7 +65,10 @@ impl Stage {
         let [a, b, load] = doors[..] else { panic!("three doors: {said:?}") };
         secured.endpoints = [a, b];
         let [card, tls, push] = PATIENT;
-        let more = format!("[push]\nmost_in_flight = {}\n{push}\n", setting.window);
+        let more = format!(
+            "[push]\nmost_in_flight = {}\n{push}\n[streams]\nmost_streams = 2048\nmost_per_kms = 2048\n",
+            setting.window
+        );
         let choice = Choice {
             tls,
             card,

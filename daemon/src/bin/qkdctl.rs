@@ -37,6 +37,10 @@ enum Command {
     /// The audit record.
     #[command(subcommand)]
     Audit(Audit),
+    /// Finds out whether a KMS or a QKD module speaks the interface: one line for each clause.
+    Conform(qkd_daemon::conform::Args),
+    /// Looks at all that a module needs on this host, and says what is wrong and how to mend it.
+    Doctor(qkd_daemon::doctor::Args),
 }
 
 #[derive(Debug, Subcommand)]
@@ -74,6 +78,8 @@ fn main() -> ExitCode {
         Command::Status => Request::Status,
         Command::Zeroize => Request::Zeroize,
         Command::Audit(Audit::Verify { path }) => return verify_audit(&path),
+        Command::Conform(args) => return qkd_daemon::conform::run(&args),
+        Command::Doctor(args) => return qkd_daemon::doctor::run(&args),
     };
     let Some(path) = socket(args.socket) else {
         eprintln!("qkdctl: give --socket PATH: operator.socket of the daemon's configuration");

@@ -38,9 +38,9 @@ enum Command {
     #[command(subcommand)]
     Audit(Audit),
     /// Finds out whether a KMS or a QKD module speaks the interface: one line for each clause.
-    Conform(qkd_daemon::conform::Args),
+    Conform(Box<qkd_daemon::conform::Args>),
     /// Looks at all that a module needs on this host, and says what is wrong and how to mend it.
-    Doctor(qkd_daemon::doctor::Args),
+    Doctor(Box<qkd_daemon::doctor::Args>),
 }
 
 #[derive(Debug, Subcommand)]

@@ -144,7 +144,7 @@ impl Serve for Played {
             match &answer {
                 Respond::With { status, body, .. } if *status >= 400 => {
                     let detail: Value = serde_json::from_str(body).unwrap_or_default();
-                    Err(detail["detail"].as_str().unwrap_or("it was refused").to_owned())
+                    Err(detail.get("detail").and_then(Value::as_str).unwrap_or("it was refused").to_owned())
                 }
                 _ => Ok(()),
             }

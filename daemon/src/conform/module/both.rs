@@ -56,7 +56,7 @@ impl Probe<'_> {
             self.ending(&running);
         }
         self.tidy(id);
-        self.from_index(&running, &qos);
+        self.later_index(&running, &qos);
         self.every_message(&running);
         drop(servers);
     }
@@ -224,7 +224,7 @@ impl Probe<'_> {
     }
 
     /// A second stream, whose KMSs want it from different indexes on.
-    fn from_index(&mut self, running: &Running<'_>, qos: &Value) {
+    fn later_index(&mut self, running: &Running<'_>, qos: &Value) {
         const CLAUSE: &str = "get-key.index";
         const WANTED: [u32; 2] = [5, 9];
         let Some(id) = self.open(None, qos).ok().filter(Reply::succeeded).as_ref().and_then(id_of) else {

@@ -157,6 +157,10 @@ fn address(check: &'static str, address: SocketAddr, findings: &mut Findings) ->
 fn holder(address: SocketAddr) -> Held {
     let inodes = listening(address);
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        // There are also names for whoever asks.
+        if process.file_name().to_string_lossy().parse::<u32>().is_err() {
+            continue;
+        }
         let descriptors = fs::read_dir(process.path().join("fd")).into_iter().flatten().flatten();
         let has = |link: &Path| {
             let name = link.to_string_lossy();

@@ -4,13 +4,16 @@
 //! [`agreement`] decides, together with the daemon at the link's other end, which octets belong to which key
 //! stream and position, and writes that to the [`ledger`]; [`push`] sends the chunks to the KMS. [`api`] is what the
 //! KMS calls, [`peer`] the link to the other daemon, and [`tls`] what protects both and push. [`operator`] is the socket
-//! for the people who run the daemon, [`audit`] the record of who did what.
+//! for the people who run the daemon, [`audit`] the record of who did what. [`conform`]
+//! probes modules and KMSs, [`doctor`] looks at the host.
 
 pub mod agreement;
 pub mod api;
 pub mod audit;
 pub mod calls;
 pub mod config;
+pub mod conform;
+pub mod doctor;
 pub mod engine;
 pub mod interface;
 pub mod ledger;

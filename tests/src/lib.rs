@@ -3,6 +3,7 @@
 //! Nothing here sleeps to be right: every wait is for a line, a socket or an exit, with a generous deadline.
 
 pub mod adversaries;
+pub mod conform;
 pub mod ends;
 pub mod holding_kms;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod process;
 pub mod programs;
 pub mod push_bench;
 pub mod scenarios;
+pub mod schema;
 pub mod secure;
 pub mod test_key;
 pub mod witness;

@@ -99,6 +99,7 @@ fn links_and_commands_lead_to_files_that_are_there() {
         "certificates.md",
         "confinement.md",
         "key-agreement.md",
+        "kms-developers.md",
         "performance.md",
         "proofs.md",
     ] {

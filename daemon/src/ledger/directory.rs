@@ -1,6 +1,6 @@
 //! The directory that a ledger lives in: whose it is, who has it, and that a new file appears in it whole or not at all.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use nix::unistd::Uid;
 use super::error::{LedgerError, hint};
 
 /// The ledger.
-const FILE: &str = "ledger.redb";
+pub(crate) const FILE: &str = "ledger.redb";
 /// A ledger that is being made. What lies here was never used.
 const UNFINISHED: &str = "ledger.redb.new";
 /// Bits of a mode that let others than the owner write.
@@ -22,6 +22,30 @@ pub(super) struct Directory {
     path: PathBuf,
     /// Open, and locked.
     handle: File,
+}
+
+/// Whether a directory may hold the ledger of a daemon that runs as `owner`.
+///
+/// # Errors
+/// Says in words what is wrong with it.
+pub(crate) fn may_be_used(found: &Metadata, owner: Uid) -> Result<(), String> {
+    if !found.is_dir() {
+        return Err("it is no directory".into());
+    }
+    if found.uid() != owner.as_raw() {
+        return Err(format!(
+            "it belongs to user {}, but the daemon runs as user {owner}; give it to that user with chown",
+            found.uid()
+        ));
+    }
+    if found.mode() & OTHERS_WRITE != 0 {
+        return Err(format!(
+            "others than its owner may write to it (mode {:o}); whoever can write to it decides which keys are used: \
+             chmod 700",
+            found.mode() & 0o7777
+        ));
+    }
+    Ok(())
 }
 
 impl Directory {
@@ -41,23 +65,7 @@ impl Directory {
         }
         let handle = File::open(path).map_err(|error| failed("it cannot be opened", &error))?;
         let metadata = handle.metadata().map_err(|error| failed("it cannot be looked at", &error))?;
-        if !metadata.is_dir() {
-            return Err(refuse("it is no directory".into()));
-        }
-        let owner = Uid::effective();
-        if metadata.uid() != owner.as_raw() {
-            return Err(refuse(format!(
-                "it belongs to user {}, but the daemon runs as user {owner}; give it to that user with chown",
-                metadata.uid()
-            )));
-        }
-        if metadata.mode() & OTHERS_WRITE != 0 {
-            return Err(refuse(format!(
-                "others than its owner may write to it (mode {:o}); whoever can write to it decides which keys are used: \
-                 chmod 700",
-                metadata.mode() & 0o7777
-            )));
-        }
+        may_be_used(&metadata, Uid::effective()).map_err(refuse)?;
         match handle.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), handle }),
             Err(TryLockError::WouldBlock) => Err(LedgerError::InUse { directory: path.to_owned() }),

@@ -14,6 +14,7 @@ mod storage;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use directory::{FILE, may_be_used};
 pub use error::LedgerError;
 pub use file::FileLedger;
 pub use memory::MemoryLedger;

@@ -51,9 +51,9 @@ impl Expiry {
 
 /// A file that a setting names.
 #[derive(Clone, Copy)]
-pub(super) struct Named<'a> {
-    pub(super) setting: &'static str,
-    pub(super) file: &'a Path,
+pub(crate) struct Named<'a> {
+    pub(crate) setting: &'static str,
+    pub(crate) file: &'a Path,
 }
 
 impl Named<'_> {
@@ -80,7 +80,7 @@ impl Named<'_> {
     }
 
     /// A chain of certificates, the owner's first.
-    pub(super) fn certificates(
+    pub(crate) fn certificates(
         self,
         expiries: &mut Vec<Expiry>,
     ) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -103,7 +103,7 @@ impl Named<'_> {
     }
 
     /// A private key that nobody else can read.
-    pub(super) fn key(self) -> Result<PrivateKeyDer<'static>, TlsError> {
+    pub(crate) fn key(self) -> Result<PrivateKeyDer<'static>, TlsError> {
         let octets = self.read(|file| {
             let mode = file.metadata().map_err(|e| self.unreadable(e))?.permissions().mode() & 0o7777;
             let open = mode & FORBIDDEN != 0;
@@ -114,7 +114,7 @@ impl Named<'_> {
     }
 
     /// Authorities whose word is taken.
-    pub(super) fn authorities(self, expiries: &mut Vec<Expiry>) -> Result<RootCertStore, TlsError> {
+    pub(crate) fn authorities(self, expiries: &mut Vec<Expiry>) -> Result<RootCertStore, TlsError> {
         let mut store = RootCertStore::empty();
         for certificate in self.certificates(expiries)? {
             store.add(certificate).map_err(|e| self.wrong(format!("an authority cannot be used: {e}")))?;
@@ -123,7 +123,7 @@ impl Named<'_> {
     }
 
     /// Lists of revoked certificates.
-    pub(super) fn revocation_lists(
+    pub(crate) fn revocation_lists(
         self,
         expiries: &mut Vec<Expiry>,
     ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {

@@ -30,13 +30,15 @@ pub use self::error::TlsError;
 pub(crate) use self::figures::Throttle;
 pub use self::figures::{Counter, Figures};
 pub use self::files::Expiry;
+pub(crate) use self::files::Named;
 pub(crate) use self::keeper::{ReloadOrder, keep};
 pub use self::names::{Caller, CertificateName};
+pub(crate) use self::provider::Providers;
+pub(crate) use self::set::Certified;
 pub use self::wire::{Stream, Wire};
 
 use self::lobby::{Lobby, Place};
 use self::names::Roll;
-use self::provider::Providers;
 use self::set::{Accepting, PEER, Set};
 use crate::config::{self, Config, HostPort};
 
@@ -129,6 +131,11 @@ impl Tls {
     #[must_use]
     pub fn expiries(&self) -> Vec<Expiry> {
         self.set().expiries.clone()
+    }
+
+    /// What the other end thinks of this daemon's certificate, if it takes the same authorities' word.
+    pub(crate) fn own_certificate(&self) -> Certified {
+        self.set().own.clone()
     }
 
     fn set(&self) -> Arc<Set> {
@@ -329,7 +336,7 @@ fn is_hybrid(state: &CommonState) -> bool {
 }
 
 /// A host as a certificate can have it.
-fn server_name(host: &str) -> Option<ServerName<'static>> {
+pub(crate) fn server_name(host: &str) -> Option<ServerName<'static>> {
     match host.parse::<std::net::IpAddr>() {
         Ok(address) => Some(ServerName::IpAddress(IpAddr::from(address))),
         Err(_) => ServerName::try_from(host.to_owned()).ok(),

@@ -50,11 +50,11 @@ pub(super) fn has_hybrid() -> bool {
 
 /// What is offered and taken.
 #[derive(Clone, Debug)]
-pub(super) struct Providers {
+pub(crate) struct Providers {
     /// What the policy allows.
-    pub(super) allowed: Arc<CryptoProvider>,
+    pub(crate) allowed: Arc<CryptoProvider>,
     /// The hybrid exchange only, for clients that can do it: rustls lets the client's order decide otherwise.
-    pub(super) hybrid: Option<Arc<CryptoProvider>>,
+    pub(crate) hybrid: Option<Arc<CryptoProvider>>,
 }
 
 impl Providers {
@@ -62,7 +62,7 @@ impl Providers {
     ///
     /// # Errors
     /// [`TlsError::NoHybrid`].
-    pub(super) fn new(policy: KeyExchange) -> Result<Self, TlsError> {
+    pub(crate) fn new(policy: KeyExchange) -> Result<Self, TlsError> {
         Self::on(policy, has_hybrid())
     }
 

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, NamedGroup, RootCertStore, ServerConfig};
+use rustls::{CertificateError, ClientConfig, NamedGroup, RootCertStore, ServerConfig};
 
 use super::TlsError;
 use super::files::{Expiry, Named};
+use super::names::CertificateName;
 use super::provider::Providers;
 use crate::config;
 
@@ -44,7 +46,20 @@ pub(super) struct Set {
     pub(super) to_peer: Arc<ClientConfig>,
     /// Towards KMSs.
     pub(super) to_kms: Arc<ClientConfig>,
+    /// Whether the own certificate is good by the word of the peer's authorities.
+    pub(super) own: Certified,
     pub(super) expiries: Vec<Expiry>,
+}
+
+/// What somebody thinks of a certificate who takes certain authorities' word.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Certified {
+    /// It is good now, for its first name.
+    Good,
+    /// It has no DNS name that it could be known by.
+    Nameless,
+    /// It is not.
+    Bad(CertificateError),
 }
 
 /// What this daemon shows of itself.
@@ -86,6 +101,7 @@ impl Set {
             peer: identity.accepting(&peer, PEER)?,
             to_peer: identity.connecting(&peer, PEER)?,
             to_kms: identity.connecting(&kms, HTTP)?,
+            own: identity.certified(&peer)?,
             expiries,
         })
     }
@@ -96,6 +112,25 @@ fn unusable(why: impl ToString) -> TlsError {
 }
 
 impl Identity {
+    /// Judges the own certificate as the other end would with the same authorities.
+    fn certified(&self, roots: &Arc<RootCertStore>) -> Result<Certified, TlsError> {
+        let provider = Arc::clone(&self.providers.allowed);
+        let judge = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), provider)
+            .build()
+            .map_err(unusable)?;
+        let Some((own, between)) = self.chain.split_first() else { return Ok(Certified::Nameless) };
+        let name = CertificateName::in_certificate(own).into_iter().find_map(|name| match name {
+            CertificateName::Dns(name) => ServerName::try_from(name).ok(),
+            CertificateName::Uri(_) => None,
+        });
+        let Some(name) = name else { return Ok(Certified::Nameless) };
+        Ok(match judge.verify_server_cert(own, between, &name, &[], UnixTime::now()) {
+            Ok(_) => Certified::Good,
+            Err(rustls::Error::InvalidCertificate(why)) => Certified::Bad(why),
+            Err(_) => Certified::Bad(CertificateError::BadEncoding),
+        })
+    }
+
     fn accepting(&self, roots: &Arc<RootCertStore>, speaks: &[u8]) -> Result<Accepting, TlsError> {
         let config = |provider: &Arc<_>| {
             let mut clients =

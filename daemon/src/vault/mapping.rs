@@ -193,6 +193,11 @@ fn raise_limit() -> Result<(), Errno> {
     setrlimit(Resource::RLIMIT_MEMLOCK, hard, hard)
 }
 
+/// Whether the kernel gives secret memory at all.
+pub(crate) fn has_secret_memory() -> bool {
+    secret_file().is_some()
+}
+
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64"))]
 fn secret_file() -> Option<OwnedFd> {
     // The number is the same on all three; the C library has no function for it.

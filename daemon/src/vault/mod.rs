@@ -21,6 +21,7 @@ use nix::errno::Errno;
 pub use self::block::{KeyBlock, KeyExtent, Room, TakenTwice};
 pub use self::mapping::{Limit, MemoryKind};
 
+pub(crate) use self::mapping::has_secret_memory;
 pub(crate) use self::wipe::wipe;
 
 use self::mapping::Mapping;

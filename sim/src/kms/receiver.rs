@@ -185,7 +185,12 @@ pub(super) fn serve(
         let app = App::new()
             .app_data(Data::clone(&data))
             .app_data(web::PayloadConfig::new(LARGEST_BODY))
-            .service(web::resource(PATH).route(web::post().to(key_material)));
+            .service(
+                web::resource(PATH)
+                    .route(web::post().to(key_material))
+                    .route(web::route().to(|| async { refused(405, "this path takes POST only") })),
+            )
+            .default_service(web::route().to(|| async { refused(404, "this path is unknown") }));
         let numbers = Arc::clone(&numbers);
         let http = HttpService::build()
             .on_connect_ext(move |_: &Wire, data| {
@@ -222,7 +227,23 @@ pub(super) fn serve(
     Ok((server, handle, bound))
 }
 
-async fn key_material(head: HttpRequest, request: Bytes, receiver: Data<Receiver>) -> HttpResponse {
+/// A refusal in the interface's words: every body has a status.
+fn refused(status: u16, why: &str) -> HttpResponse {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
+    HttpResponse::build(status).json(serde_json::json!({ "status": 3, "detail": why }))
+}
+
+async fn key_material(
+    head: HttpRequest,
+    request: Result<Bytes, actix_web::Error>,
+    receiver: Data<Receiver>,
+) -> HttpResponse {
+    let request = match request {
+        Ok(request) => request,
+        Err(error) => {
+            return refused(error.as_response_error().status_code().as_u16(), "the body cannot be taken");
+        }
+    };
     // Each connection has a number; without one it would be the oldest.
     let connection = head.conn_data::<Connection>().copied().unwrap_or(Connection(0));
     let taken = receiver.take(&request, connection);
@@ -230,10 +251,7 @@ async fn key_material(head: HttpRequest, request: Bytes, receiver: Data<Receiver
     match taken {
         Ok(None) => accepted(),
         Ok(Some(trouble)) => make_trouble(&receiver, trouble).await,
-        Err((status, why)) => {
-            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);
-            HttpResponse::build(status).json(serde_json::json!({ "status": 3, "detail": why }))
-        }
+        Err((status, why)) => refused(status, &why),
     }
 }
 

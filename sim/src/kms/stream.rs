@@ -152,10 +152,7 @@ impl Stream {
         }
         let mut key = std::mem::take(&mut self.key);
         let verdict = match self.decode(material, &mut key) {
-            Ok(()) => {
-                self.chunk(&key, material.index, position, answer, t, journal);
-                Verdict::Accept
-            }
+            Ok(()) => self.chunk(&key, material.index, position, answer, t, journal),
             Err(why) => {
                 journal.violation(t, Some(self.id), Some(position), Invariant::Interface, why.clone());
                 Verdict::Refuse(why)
@@ -212,7 +209,7 @@ impl Stream {
         answer: u16,
         t: Milliseconds,
         journal: &Journal,
-    ) {
+    ) -> Verdict {
         let digest = Digest::of(key);
         let accepted = (200..300).contains(&answer);
         if let Some(next) = self.next
@@ -269,7 +266,7 @@ impl Stream {
             if full || (!self.fast && run.next().is_multiple_of(STEP_POSITIONS)) {
                 self.flush(journal);
             }
-            return;
+            return Verdict::Accept;
         }
         let key = journal.records_keys().then(|| RecordedKey(base64_simd::STANDARD.encode_to_string(key)));
         journal.record(&Line::Chunk(Chunk {
@@ -283,6 +280,7 @@ impl Stream {
             origin: own.into_iter().map(Into::into).collect(),
             key,
         }));
+        Verdict::Accept
     }
 
     /// True if every octet of this stream should name its place.
@@ -291,12 +289,19 @@ impl Stream {
     }
 
     /// A chunk at a position that has been passed.
-    fn again(&mut self, position: u64, digest: Digest, accepted: bool, t: Milliseconds, journal: &Journal) {
+    fn again(
+        &mut self,
+        position: u64,
+        digest: Digest,
+        accepted: bool,
+        t: Milliseconds,
+        journal: &Journal,
+    ) -> Verdict {
         self.counts.duplicates += 1;
         self.unwritten.t = t;
         match self.seen.binary_search_by_key(&position, |seen| seen.position) {
             Ok(at) => {
-                let Some(seen) = self.seen.get_mut(at) else { return };
+                let Some(seen) = self.seen.get_mut(at) else { return Verdict::Accept };
                 if accepted && !seen.accepted {
                     seen.accepted = true;
                     self.counts.refused -= 1;
@@ -313,7 +318,8 @@ impl Stream {
                         sha256: digest,
                     }));
                     let what = "a chunk came again with other octets".to_owned();
-                    journal.violation(t, Some(self.id), Some(position), Invariant::I3, what);
+                    journal.violation(t, Some(self.id), Some(position), Invariant::I3, what.clone());
+                    return Verdict::Refuse(what);
                 }
             }
             Err(0) => self.unwritten.unchecked += 1,
@@ -322,6 +328,7 @@ impl Stream {
                 journal.violation(t, Some(self.id), Some(position), Invariant::I4, what);
             }
         }
+        Verdict::Accept
     }
 
     fn judge_origin(

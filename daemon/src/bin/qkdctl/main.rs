@@ -85,6 +85,10 @@ enum Command {
     /// The audit record.
     #[command(subcommand)]
     Audit(Audit),
+    /// Finds out whether a KMS or a QKD module speaks the interface: one line for each clause.
+    Conform(Box<qkd_daemon::conform::Args>),
+    /// Looks at all that a module needs on this host, and says what is wrong and how to mend it.
+    Doctor(Box<qkd_daemon::doctor::Args>),
 }
 
 #[derive(Debug, Subcommand)]
@@ -107,7 +111,10 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 fn main() -> ExitCode {
     let Args { socket, output, command } = Args::parse();
+    let json = output == Form::Json;
     let request = match command {
+        Command::Conform(args) => return qkd_daemon::conform::run(&args, json),
+        Command::Doctor(args) => return qkd_daemon::doctor::run(&args, json),
         Command::Audit(Audit::Verify { path }) => return tell(&record::verify(&path), output),
         Command::Bind { address } => return tell(&slot::bind(&address), output),
         Command::Unbind { address } => return tell(&slot::unbind(&address), output),

@@ -47,6 +47,11 @@ impl DmaMemory {
         self.memory.len()
     }
 
+    #[cfg(feature = "measuring")]
+    pub(crate) fn as_ptr(&self) -> *const u8 {
+        self.memory.as_mut_ptr()
+    }
+
     pub(crate) fn read_u64(&self, offset: usize) -> u64 {
         u64::from_le(self.memory.read_u64(offset))
     }

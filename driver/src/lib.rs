@@ -38,6 +38,9 @@ mod counters;
 mod dma;
 mod fault;
 mod identity;
+mod ingest;
+#[cfg(feature = "measuring")]
+pub mod measuring;
 pub mod mmio;
 mod name;
 mod ring;

@@ -8,6 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use super::backoff::retry_after;
 use super::excerpt::Excerpt;
+use last_head::Known;
+pub(super) use last_head::LastHead;
+
+mod last_head;
 
 /// Longest head of an answer, in octets.
 pub(super) const LONGEST_HEAD: usize = 16 * 1024;
@@ -96,14 +100,24 @@ impl AnswerReader {
     ///
     /// # Errors
     /// See [`AnswerError`]; the connection is of no use then.
-    pub(super) fn advance(&mut self, octets: &[u8]) -> Result<(usize, Option<Answer>), AnswerError> {
+    pub(super) fn advance(
+        &mut self,
+        octets: &[u8],
+        last: &mut LastHead,
+    ) -> Result<(usize, Option<Answer>), AnswerError> {
         let mut done = 0;
         loop {
             let rest = octets.get(done..).unwrap_or_default();
             if rest.is_empty() {
                 return Ok((done, None));
             }
-            let step = if self.place == Place::Head { self.read_head(rest)? } else { self.read_body(rest) };
+            let step = match self.place {
+                Place::Head => match last.begins(rest) {
+                    Some(known) => self.read_known_head(known),
+                    None => self.read_head(rest, last)?,
+                },
+                _ => self.read_body(rest),
+            };
             match step {
                 Step::More => return Ok((done, None)),
                 Step::On(length) => done += length,
@@ -132,7 +146,17 @@ impl AnswerReader {
         Some(answer)
     }
 
-    fn read_head(&mut self, octets: &[u8]) -> Result<Step, AnswerError> {
+    fn read_known_head(&mut self, Known { length, status, body }: Known) -> Step {
+        self.excerpt = None;
+        self.answer = Some(Answer { status, close: false, retry_after: None, excerpt: String::new() });
+        if body == 0 {
+            return Step::End(length);
+        }
+        self.place = Place::Body { left: body };
+        Step::On(length)
+    }
+
+    fn read_head(&mut self, octets: &[u8], last: &mut LastHead) -> Result<Step, AnswerError> {
         let mut fields = [const { MaybeUninit::uninit() }; MOST_FIELDS];
         let mut head = httparse::Response::new(&mut []);
         let within = octets.get(..LONGEST_HEAD).unwrap_or(octets);
@@ -166,6 +190,16 @@ impl AnswerReader {
         };
         self.excerpt = (self.excerpts && !answer.is_success()).then(Excerpt::default);
         let answer = self.answer.insert(answer);
+        if answer.is_success() && !answer.close && answer.retry_after.is_none() {
+            let body = match (status, fields.coding, fields.content_length) {
+                (204, _, _) => Some(0),
+                (_, Coding::None, Some(body)) if body <= LONGEST_BODY => Some(body),
+                _ => None,
+            };
+            if let (Some(body), Some(head)) = (body, octets.get(..length)) {
+                last.remember(head, Known { length, status, body });
+            }
+        }
         // RFC 9112, 6.3.
         self.place = match (status, fields.coding, fields.content_length) {
             (204 | 304, _, _) | (_, Coding::None, Some(0)) => return Ok(Step::End(length)),

@@ -1,6 +1,6 @@
 //! Send and receive buffers in memory of the vault's kind: requests hold key, and answers may quote it.
 
-use super::answer::LONGEST_HEAD;
+use super::answer::{LONGEST_HEAD, LastHead};
 use crate::vault::{Locking, Room, Vault, VaultError, wipe};
 
 /// Least octets of a send buffer: enough small requests for one write to be worth it.
@@ -14,7 +14,7 @@ pub(super) fn buffers(
     locking: Locking,
 ) -> Result<(SendBuffer, ReceiveBuffer), VaultError> {
     let send = longest_request.max(SEND_LEAST).next_multiple_of(4096);
-    let bytes = (send + RECEIVE) as u64;
+    let bytes = (send + RECEIVE + LastHead::ROOM) as u64;
     let memory = Vault::new(bytes, locking)?;
     let room = |octets: usize| {
         let room = u32::try_from(octets).ok().and_then(|octets| memory.reserve(octets));
@@ -22,7 +22,7 @@ pub(super) fn buffers(
     };
     Ok((
         SendBuffer { room: room(send)?, filled: 0, written: 0 },
-        ReceiveBuffer { room: room(RECEIVE)?, start: 0, end: 0 },
+        ReceiveBuffer { room: room(RECEIVE)?, start: 0, end: 0, last: LastHead::new(room(LastHead::ROOM)?) },
     ))
 }
 
@@ -88,6 +88,7 @@ pub(super) struct ReceiveBuffer {
     room: Room,
     start: usize,
     end: usize,
+    last: LastHead,
 }
 
 impl ReceiveBuffer {
@@ -112,6 +113,11 @@ impl ReceiveBuffer {
         self.room.as_slice().get(self.start..self.end).unwrap_or_default()
     }
 
+    /// As [`Self::unread`], with what an answer may be known by.
+    pub(super) fn unread_and_last(&mut self) -> (&[u8], &mut LastHead) {
+        (self.room.as_slice().get(self.start..self.end).unwrap_or_default(), &mut self.last)
+    }
+
     /// So many octets of [`Self::unread`] are done with.
     pub(super) fn done(&mut self, octets: usize) {
         self.start = (self.start + octets).min(self.end);
@@ -124,5 +130,6 @@ impl ReceiveBuffer {
     pub(super) fn wipe(&mut self) {
         wipe(self.room.as_mut_slice());
         (self.start, self.end) = (0, 0);
+        self.last.forget();
     }
 }

@@ -1,6 +1,6 @@
 //! A way in for fuzzing: a KMS's answers, in any segments.
 
-use super::answer::{AnswerReader, LONGEST_HEAD};
+use super::answer::{AnswerReader, LONGEST_HEAD, LastHead};
 
 /// What was read of a KMS's octets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,12 +17,12 @@ pub struct Read {
 /// When the reader breaks its word: it passes over octets that are not there, or asks for more and more.
 #[must_use]
 pub fn read<'a>(segments: impl IntoIterator<Item = &'a [u8]>) -> Read {
-    let mut reader = AnswerReader::new(true);
+    let (mut reader, mut last) = (AnswerReader::new(true), LastHead::on_its_own());
     let (mut kept, mut all): (Vec<u8>, _) = (Vec::new(), Read::default());
     for segment in segments {
         kept.extend_from_slice(segment);
         loop {
-            match reader.advance(&kept) {
+            match reader.advance(&kept, &mut last) {
                 Ok((done, answer)) => {
                     assert!(done <= kept.len(), "{done} of {} octets are done with", kept.len());
                     kept.drain(..done);

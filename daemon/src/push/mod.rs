@@ -16,6 +16,8 @@ mod flight;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod handle;
+#[cfg(feature = "measuring")]
+pub mod measuring;
 mod outbox;
 mod queue;
 mod report;

@@ -210,8 +210,9 @@ impl Sender {
         self.flight.next(&self.queue).map_or(Next::Nothing, Next::Key)
     }
 
-    /// Writes requests into an empty buffer, as many as the window and the buffer take.
-    pub(super) fn fill(&mut self, buffer: &mut SendBuffer, now: Instant) {
+    /// Writes requests into an empty buffer, as many as the window and the buffer take. Whether it was the buffer that took
+    /// no more.
+    pub(super) fn fill(&mut self, buffer: &mut SendBuffer, now: Instant) -> bool {
         let longest = self.template.longest();
         let (mut first, mut again) = (0, 0);
         let before = self.flight.requests();
@@ -265,6 +266,7 @@ impl Sender {
         if again > 0 {
             add(&self.shared.counters.chunks_sent_again, again);
         }
+        buffer.free_mut().len() < longest
     }
 
     /// The oldest request on its way was answered.

@@ -15,7 +15,7 @@ use super::answer::{AnswerError, AnswerReader};
 use super::buffer::{ReceiveBuffer, SendBuffer, buffers};
 use super::connect::{Transport, connect};
 use super::counters::add;
-use super::handle::{Command, Reins, StopHow, StopOrder};
+use super::handle::{Reins, StopHow, StopOrder};
 use super::report::{Failure, Report, Stopped};
 use super::sender::Sender;
 use super::{Pusher, StreamPush, excerpt};
@@ -23,7 +23,7 @@ use crate::config;
 use crate::tls::Wire;
 use crate::vault::VaultError;
 
-/// Commands that are taken before the socket is looked at again.
+/// Commands that are taken before the socket is looked at.
 const COMMANDS_AT_ONCE: usize = 256;
 /// Longest wait for room for the last report.
 const LAST_REPORT_PATIENCE: Duration = Duration::from_secs(5);
@@ -51,10 +51,15 @@ struct Connection {
 
 enum Event {
     Stop(Option<StopOrder>),
-    Command(Option<Command>),
+    /// Commands were taken.
+    Commanded,
+    /// The handle was dropped.
+    Forsaken,
     Connected(Result<Wire, Failure>),
     Read(io::Result<usize>),
-    Wrote(io::Result<usize>),
+    /// All that was to be written is, and there may be more.
+    Written,
+    Unwritable(Failure),
     ReportsHaveRoom,
     Timer,
 }
@@ -72,6 +77,8 @@ pub(super) struct Task {
     sender: Sender,
     link: Link,
     send: SendBuffer,
+    /// The send buffer was too small for all that could be sent.
+    more: bool,
     receive: ReceiveBuffer,
     reins: Reins,
     stop_heard: bool,
@@ -79,6 +86,11 @@ pub(super) struct Task {
     reports: PollSender<Report>,
     reports_full: bool,
     timer: Pin<Box<Sleep>>,
+    /// The runtime knows when to ring.
+    timer_set: bool,
+    /// When the task was woken.
+    now: Instant,
+    asleep: bool,
 }
 
 impl Task {
@@ -93,6 +105,7 @@ impl Task {
             sender,
             link: Link::None,
             send,
+            more: false,
             receive,
             reins,
             stop_heard: false,
@@ -100,13 +113,15 @@ impl Task {
             reports: PollSender::new(pusher.reports.clone()),
             reports_full: false,
             timer: Box::pin(sleep_until(now + IDLE)),
+            timer_set: false,
+            now,
+            asleep: true,
         })
     }
 
     pub(super) async fn run(mut self) {
         loop {
-            let now = Instant::now();
-            self.take_commands();
+            let now = self.now;
             if self.sender.answer_due().is_some_and(|due| due <= now) {
                 add(&self.reins.shared.counters.answer_deadlines, 1);
                 self.lose(Failure::AnswerDeadline, now);
@@ -119,8 +134,7 @@ impl Task {
             self.report(now);
             self.arm_timer(now);
             match poll_fn(|cx| self.poll(cx)).await {
-                // The handle was dropped.
-                Event::Stop(None) | Event::Command(None) => break,
+                Event::Stop(None) | Event::Forsaken => break,
                 Event::Stop(Some(StopOrder { how, confirm })) => {
                     let patience = match how {
                         StopHow::Now => Duration::ZERO,
@@ -128,16 +142,17 @@ impl Task {
                             Duration::from_millis(u64::from(self.settings.answer_deadline_ms))
                         }
                     };
+                    // What was ordered before is not forgotten.
+                    self.take_commands();
                     self.stop_heard = true;
-                    self.ending = Some(Ending { deadline: Instant::now() + patience, confirm });
-                    self.sender.end(Instant::now());
+                    self.ending = Some(Ending { deadline: self.now + patience, confirm });
+                    self.sender.end(self.now);
                 }
-                Event::Command(Some(command)) => self.sender.command(command),
-                Event::Connected(result) => self.connected(result, Instant::now()),
-                Event::Read(result) => self.read(result, Instant::now()),
-                Event::Wrote(result) => self.wrote(result),
-                // What waited is sent at the top of the loop, and the timer's work is done there as well.
-                Event::ReportsHaveRoom | Event::Timer => {}
+                Event::Connected(result) => self.connected(result, self.now),
+                Event::Read(result) => self.read(result, self.now),
+                Event::Unwritable(why) => self.unwritable(why),
+                // What can be done now is done at the top of the loop.
+                Event::Commanded | Event::Written | Event::ReportsHaveRoom | Event::Timer => {}
             }
         }
         self.finish().await;
@@ -167,8 +182,7 @@ impl Task {
     }
 
     fn take_commands(&mut self) {
-        for _ in 0..COMMANDS_AT_ONCE {
-            let Ok(command) = self.reins.commands.try_recv() else { return };
+        while let Ok(command) = self.reins.commands.try_recv() {
             self.sender.command(command);
         }
     }
@@ -185,7 +199,7 @@ impl Task {
             Link::Connecting(_) => {}
             Link::Open(connection) => {
                 if connection.unwritable.is_none() && self.send.is_empty() {
-                    self.sender.fill(&mut self.send, now);
+                    self.more = self.sender.fill(&mut self.send, now);
                 }
             }
         }
@@ -212,46 +226,41 @@ impl Task {
         let due = [self.sender.due(now), report, ending].into_iter().flatten().min().unwrap_or(now + IDLE);
         if due < self.timer.deadline() || self.timer.is_elapsed() {
             self.timer.as_mut().reset(due);
+            self.timer_set = false;
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        if std::mem::take(&mut self.asleep) {
+            self.now = Instant::now();
+        }
+        let event = self.poll_all(cx);
+        self.asleep = event.is_pending();
+        event
+    }
+
+    fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if !self.stop_heard
             && let Poll::Ready(order) = Pin::new(&mut self.reins.stop).poll(cx)
         {
             return Poll::Ready(Event::Stop(order.ok()));
         }
-        match &mut self.link {
-            Link::None => {}
-            Link::Connecting(connecting) => {
-                if let Poll::Ready(result) = connecting.as_mut().poll(cx) {
-                    return Poll::Ready(Event::Connected(result));
+        let mut commanded = false;
+        for _ in 0..COMMANDS_AT_ONCE {
+            match self.reins.commands.poll_recv(cx) {
+                Poll::Ready(Some(command)) => {
+                    self.sender.command(command);
+                    commanded = true;
                 }
-            }
-            Link::Open(connection) => {
-                if !self.send.is_empty()
-                    && let Poll::Ready(result) =
-                        Pin::new(&mut connection.stream).poll_write(cx, self.send.unwritten())
-                {
-                    return Poll::Ready(Event::Wrote(result));
-                }
-                if connection.unflushed
-                    && let Poll::Ready(result) = Pin::new(&mut connection.stream).poll_flush(cx)
-                {
-                    connection.unflushed = false;
-                    if let Err(error) = result {
-                        return Poll::Ready(Event::Wrote(Err(error)));
-                    }
-                }
-                if let Poll::Ready(result) = poll_read(&mut connection.stream, &mut self.receive, cx) {
-                    return Poll::Ready(Event::Read(result));
-                }
+                Poll::Ready(None) if !self.stop_heard => return Poll::Ready(Event::Forsaken),
+                Poll::Ready(None) | Poll::Pending => break,
             }
         }
-        if let Poll::Ready(command) = self.reins.commands.poll_recv(cx)
-            && (command.is_some() || !self.stop_heard)
-        {
-            return Poll::Ready(Event::Command(command));
+        if let Poll::Ready(event) = self.poll_link(cx) {
+            return Poll::Ready(event);
+        }
+        if commanded {
+            return Poll::Ready(Event::Commanded);
         }
         if self.reports_full
             && let Poll::Ready(result) = self.reports.poll_reserve(cx)
@@ -267,7 +276,47 @@ impl Task {
                 return Poll::Ready(Event::ReportsHaveRoom);
             }
         }
-        self.timer.as_mut().poll(cx).map(|()| Event::Timer)
+        if self.timer_set && self.now < self.timer.deadline() {
+            return Poll::Pending;
+        }
+        let rung = self.timer.as_mut().poll(cx);
+        self.timer_set = rung.is_pending();
+        rung.map(|()| Event::Timer)
+    }
+
+    fn poll_link(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        let connection = match &mut self.link {
+            Link::None => return Poll::Pending,
+            Link::Connecting(connecting) => return connecting.as_mut().poll(cx).map(Event::Connected),
+            Link::Open(connection) => connection,
+        };
+        while !self.send.is_empty() {
+            let Poll::Ready(result) = Pin::new(&mut connection.stream).poll_write(cx, self.send.unwritten())
+            else {
+                break;
+            };
+            match result {
+                Ok(0) => return Poll::Ready(Event::Unwritable(Failure::Closed)),
+                Ok(octets) => {
+                    add(&self.reins.shared.counters.octets_sent, octets as u64);
+                    self.send.wrote(octets);
+                    connection.unflushed = true;
+                }
+                Err(error) => return Poll::Ready(Event::Unwritable(Failure::Broken(error.to_string()))),
+            }
+            if self.send.is_empty() && std::mem::take(&mut self.more) {
+                return Poll::Ready(Event::Written);
+            }
+        }
+        if connection.unflushed
+            && let Poll::Ready(result) = Pin::new(&mut connection.stream).poll_flush(cx)
+        {
+            connection.unflushed = false;
+            if let Err(error) = result {
+                return Poll::Ready(Event::Unwritable(Failure::Broken(error.to_string())));
+            }
+        }
+        poll_read(&mut connection.stream, &mut self.receive, cx).map(Event::Read)
     }
 
     fn connected(&mut self, result: Result<Wire, Failure>, now: Instant) {
@@ -291,19 +340,8 @@ impl Task {
         }
     }
 
-    fn wrote(&mut self, result: io::Result<usize>) {
-        let why = match result {
-            Ok(0) => Failure::Closed,
-            Ok(octets) => {
-                add(&self.reins.shared.counters.octets_sent, octets as u64);
-                self.send.wrote(octets);
-                if let Link::Open(connection) = &mut self.link {
-                    connection.unflushed = true;
-                }
-                return;
-            }
-            Err(error) => Failure::Broken(error.to_string()),
-        };
+    /// Answers may still be there to read.
+    fn unwritable(&mut self, why: Failure) {
         self.send.wipe();
         if let Link::Open(connection) = &mut self.link {
             connection.unwritable = Some(why);
@@ -367,7 +405,8 @@ fn understand(
             // Servers say why they close an idle connection; a request would have to be sent anew anyway.
             return Ok(true);
         }
-        let (done, answer) = connection.reader.advance(receive.unread())?;
+        let (octets, last) = receive.unread_and_last();
+        let (done, answer) = connection.reader.advance(octets, last)?;
         receive.done(done);
         let Some(answer) = answer else { return Ok(false) };
         connection.progressed |= answer.is_success();

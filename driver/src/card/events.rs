@@ -8,12 +8,11 @@ use zeroize::Zeroize;
 use super::{Card, Life};
 use crate::backing::Backing;
 use crate::fault::{Fault, ReservedIn};
+use crate::ingest;
 use crate::mmio::Registers;
 use crate::name::BlockName;
 use crate::ring::{Due, decode_event, decode_header};
 
-/// Bytes copied before the CRC goes over them: they are still in the first-level cache then.
-const STRIDE: usize = 4096;
 /// Largest error rate, in parts per million (BLK-6).
 const QBER_MAX: u32 = 1_000_000;
 
@@ -217,7 +216,7 @@ impl<B: Backing> Card<B> {
             return Err(Fault::EventNumber { expected: self.progress.due(), found: number });
         }
         let (sealed, _) = copy.split_at(std::mem::offset_of!(Event, crc));
-        if crc32c::crc32c(sealed) != entry.crc.get() {
+        if ingest::crc32c(sealed) != entry.crc.get() {
             return Err(Fault::EventCorrupt { number });
         }
         let kind = entry.kind.get();
@@ -283,17 +282,11 @@ impl<B: Backing> Card<B> {
         let copy = self.layout.read_header(memory, arrival.slot);
         let header = decode_header(&copy);
         let (sealed, _) = copy.split_at(std::mem::offset_of!(BlockHeader, header_crc));
-        if crc32c::crc32c(sealed) != header.header_crc.get() {
+        if ingest::crc32c(sealed) != header.header_crc.get() {
             return Ok(Some(BlockFault::HeaderCorrupt));
         }
         check_header(&header, arrival)?;
-        let mut at = self.layout.payload(arrival.slot);
-        let mut crc = 0;
-        for piece in room.chunks_mut(STRIDE) {
-            memory.copy_out(at, piece);
-            crc = crc32c::crc32c_append(crc, piece);
-            at += piece.len();
-        }
+        let crc = ingest::take(memory, self.layout.payload(arrival.slot), room);
         Ok((crc != header.payload_crc.get()).then_some(BlockFault::PayloadCorrupt))
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use nix::unistd::Pid;
 use qkd_tests::DEADLINE;
+use qkd_tests::process::Process;
 use qkd_tests::push_bench::figures::{Cpu, Work, median};
 use qkd_tests::push_bench::sample_request;
 use qkd_tests::push_bench::sink;
@@ -101,19 +102,24 @@ fn load(stage: &mut Stage, args: &Args) -> Work {
     let connections = usize::from(args.streams);
     let load = Load { to: stage.load, tls: !args.plain, connections, depth, request: &request };
     let first = stage.counts();
-    let wrk = wrk::start(load, &stage.folder());
-    let ready = |stage: &mut Stage| stage.counts().chunks[2] > first.chunks[2];
+    // As many as there are daemons: the sink has as much to do, and the machine as many who want its processors.
+    let both = [0, 1].map(|_| wrk::start(load, &stage.folder()));
+    // A connection of each is made to see whether the address is good.
+    let wanted = both.len() * (connections + 1);
+    let begun = |stage: &mut Stage| {
+        let counts = stage.counts();
+        counts.chunks[2] > first.chunks[2] && counts.connections[2] - first.connections[2] >= wanted as u64
+    };
     let until = Instant::now() + DEADLINE;
-    while !ready(stage) {
-        assert!(Instant::now() < until, "wrk does not begin: {}", wrk.output());
+    while !begun(stage) {
+        assert!(Instant::now() < until, "wrk does not begin: {}{}", both[0].output(), both[1].output());
         std::thread::sleep(Duration::from_millis(20));
     }
     std::thread::sleep(WARM_UP);
-    let (came, [cpu], seconds) = measure(stage, [wrk.pid()], args.seconds);
+    let (came, cpu, seconds) = measure(stage, both.each_ref().map(Process::pid), args.seconds);
     let connected = stage.counts().connections[2] - first.connections[2];
-    // One more is made to see whether the address is good.
-    assert!(connected <= connections as u64 + 1, "wrk's connections broke: {connected}");
-    Work { pushes: came[2], cpu, seconds }
+    assert!(connected == wanted as u64, "wrk's connections broke: {connected}");
+    Work { pushes: came[2], cpu: cpu[0].and(cpu[1]), seconds }
 }
 
 fn main() -> ExitCode {

@@ -32,6 +32,12 @@ impl Cpu {
         self.user + self.system
     }
 
+    /// With another process's.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self { user: self.user + other.user, system: self.system + other.system }
+    }
+
     /// Since an earlier look.
     #[must_use]
     pub fn since(self, earlier: Self) -> Self {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Answer, AnswerError, AnswerReader, LONGEST_BODY, LONGEST_HEAD};
+use super::{Answer, AnswerError, AnswerReader, LONGEST_BODY, LONGEST_HEAD, LastHead};
 
 fn answer(status: u16) -> Answer {
     Answer { status, close: false, retry_after: None, excerpt: String::new() }
@@ -15,13 +15,26 @@ fn closing(status: u16) -> Answer {
 }
 
 /// Reads `octets` as they come in segments of the given lengths, the way the task does.
-fn read_in(octets: &[u8], mut segments: impl Iterator<Item = usize>) -> Result<Vec<Answer>, AnswerError> {
+fn read_in(octets: &[u8], segments: impl Iterator<Item = usize>) -> Result<Vec<Answer>, AnswerError> {
+    read_with(octets, segments, true)
+}
+
+/// As [`read_in`]; without `remembers` every head is parsed.
+fn read_with(
+    octets: &[u8],
+    mut segments: impl Iterator<Item = usize>,
+    remembers: bool,
+) -> Result<Vec<Answer>, AnswerError> {
+    let mut last = LastHead::on_its_own();
     let mut reader = AnswerReader::new(true);
     let (mut answers, mut start, mut end) = (Vec::new(), 0, 0);
     while end < octets.len() {
         end = octets.len().min(end + segments.next().unwrap_or(usize::MAX).min(octets.len()).max(1));
         loop {
-            let (done, answer) = reader.advance(&octets[start..end])?;
+            let (done, answer) = reader.advance(&octets[start..end], &mut last)?;
+            if !remembers {
+                last.forget();
+            }
             start += done;
             match answer {
                 Some(answer) => {
@@ -195,4 +208,47 @@ proptest! {
         text.extend(octets);
         let _ = read_in(&text, segments.into_iter());
     }
+}
+
+/// Answers that resemble each other and mean different things.
+const ALIKE: [&str; 12] = [
+    "HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}",
+    "HTTP/1.1 201 Created\r\nContent-Length: 3\r\n\r\n{ }",
+    "HTTP/1.1 200 Created\r\nContent-Length: 2\r\n\r\n{}",
+    "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n",
+    "HTTP/1.1 204 Created\r\nContent-Length: 2\r\n\r\n",
+    "HTTP/1.1 201 Created\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+    "HTTP/1.1 201 Created\r\nContent-Length: 2\r\nRetry-After: 7\r\n\r\n{}",
+    "HTTP/1.0 201 Created\r\nContent-Length: 2\r\n\r\n{}",
+    "HTTP/1.1 201 Created\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}",
+    "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 2\r\nRetry-After: 7\r\n\r\n{}",
+    "HTTP/1.1 201 Created\r\n\r\n",
+];
+
+proptest! {
+    #[test]
+    fn a_head_that_is_known_means_what_it_means_when_it_is_parsed(
+        which in prop::collection::vec(prop_oneof![3 => Just(0_usize), 1 => 0..ALIKE.len()], 1..40),
+        segments in prop::collection::vec(1usize..200, 0..60),
+    ) {
+        let text: String = which.into_iter().map(|which| ALIKE[which]).collect();
+        let known = read_with(text.as_bytes(), segments.iter().copied(), true);
+        prop_assert_eq!(known, read_with(text.as_bytes(), segments.into_iter(), false));
+    }
+}
+
+#[test]
+fn a_head_is_known_again_until_it_is_forgotten() {
+    let (first, second) = (ALIKE[0].as_bytes(), ALIKE[1].as_bytes());
+    let (mut reader, mut last) = (AnswerReader::new(true), LastHead::on_its_own());
+    let _ = reader.advance(first, &mut last).unwrap();
+    assert_eq!(last.begins(first).map(|known| (known.status, known.body)), Some((201, 2)));
+    assert_eq!((last.begins(second), last.begins(&first[..10])), (None, None));
+    last.forget();
+    assert_eq!(last.begins(first), None);
+    // One that is too long is parsed each time.
+    let long = format!("HTTP/1.1 201 C\r\nX: {}\r\nContent-Length: 0\r\n\r\n", "x".repeat(LastHead::ROOM));
+    let (_, answer) = reader.advance(long.as_bytes(), &mut last).unwrap();
+    assert_eq!((answer.map(|answer| answer.status), last.begins(long.as_bytes())), (Some(201), None));
 }

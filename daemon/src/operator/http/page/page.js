@@ -92,7 +92,7 @@ function showStatus(status) {
         fact("Pool", `${inWords(pool.held_bytes, "B")} of ${inWords(pool.vault_bytes, "B")}`),
         fact("Key accepted", inWords(key.accepted, "bit")),
         fact("Key lost, burnt", `${inWords(lost, "bit")}, ${inWords(key.burnt, "bit")}`),
-        fact("Push latency, mean", latency ? `${inWords(push.latency.sum_s / latency * 1e6, "µs")}` : "none yet"),
+        fact("Push latency, mean", latency ? `${(push.latency.sum_s / latency * 1e3).toPrecision(3)} ms` : "none yet"),
         fact("Ledger", `write ${ledger.write_number}`),
     );
 }

@@ -60,10 +60,10 @@ impl Pair {
         pair.exchange();
         for id in 1..=number {
             let id = KeyStreamId::from_u128(id);
-            for end in 0..2 {
+            for (end, kms) in KMS.into_iter().enumerate() {
                 let [source, destination] = KMS.map(str::to_owned);
                 let qos = QosRequest { key_chunk_size: Some(CHUNK), ..QosRequest::default() };
-                let open = Open { kms: KMS[end].to_owned(), source, destination, stream: Some(id), qos };
+                let open = Open { kms: kms.to_owned(), source, destination, stream: Some(id), qos };
                 pair.call(end, Call::Open(open));
             }
             for end in 0..2 {

@@ -56,7 +56,7 @@ fn all_pass(found: &Found, skipped: &[&str]) {
     assert_eq!(found.with("SKIP"), skipped, "{found:#?}");
     assert!(found.with("PASS").len() >= 30, "{found:#?}");
     assert_eq!(found.code, 0);
-    let schema = std::fs::read_to_string(workspace().join("docs/schemas/conform.json")).unwrap();
+    let schema = std::fs::read_to_string(workspace().join("docs/schema/conform.json")).unwrap();
     qkd_tests::schema::check(&found.report, &serde_json::from_str(&schema).unwrap());
 }
 

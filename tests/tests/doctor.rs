@@ -159,7 +159,7 @@ fn a_host_on_which_all_is_well_is_called_healthy() {
     let report = host.examine();
     assert!(report.with("FAIL").is_empty() && report.healthy, "{report:#?}");
     assert!(report.with("PASS").len() >= 15, "{report:#?}");
-    let schema = fs::read_to_string(workspace().join("docs/schemas/doctor.json")).unwrap();
+    let schema = fs::read_to_string(workspace().join("docs/schema/doctor.json")).unwrap();
     qkd_tests::schema::check(&report.said, &serde_json::from_str(&schema).unwrap());
     assert!(host.check_config().status.success());
 }

@@ -69,7 +69,7 @@ impl Report {
         text
     }
 
-    /// A JSON object; `docs/schemas/conform.json` describes it.
+    /// A JSON object; `docs/schema/conform.json` describes it.
     ///
     /// # Errors
     /// None that these members bring about.

@@ -109,7 +109,7 @@ pub(super) struct Latencies {
     sum_us: AtomicU64,
 }
 
-/// [`Latencies`] at one moment.
+/// Latencies at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LatencySnapshot {
     /// Observations in each bucket of [`LATENCY_BOUNDS_US`], and above all of them.

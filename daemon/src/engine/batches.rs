@@ -12,8 +12,10 @@ pub(super) struct Batches {
     writing: Option<Vec<Action>>,
     /// Durable, with the number that the cell must show; numbers never fall.
     durable: VecDeque<(u64, Vec<Action>)>,
-    /// Number of the last durable write.
+    /// Number of this process's last durable write, which the cell must show; 0 before the first one.
     number: u64,
+    /// Write at which the ledger was opened. No action waits for the cell to show that one again.
+    opened: u64,
 }
 
 impl Batches {
@@ -43,14 +45,14 @@ impl Batches {
         self.durable.pop_front_if(|(number, _)| *number <= shown).map(|(_, actions)| actions)
     }
 
-    /// Number of the last durable write.
+    /// Number of the last durable write, also of a process before this one.
     pub(super) fn number(&self) -> u64 {
-        self.number
+        self.number.max(self.opened)
     }
 
     /// The ledger was at this write when it was opened.
     pub(super) fn opened_at(number: u64) -> Self {
-        Self { number, ..Self::default() }
+        Self { opened: number, ..Self::default() }
     }
 
     /// Actions on their way.
@@ -67,6 +69,13 @@ mod tests {
 
     fn actions(from: u64, to: u64) -> Vec<Action> {
         (from..to).map(|sequence| Action::Release { block: BlockName::new(1, sequence) }).collect()
+    }
+
+    #[test]
+    fn what_depends_on_no_write_of_this_process_waits_for_no_write_of_the_one_before() {
+        let mut batches = Batches::opened_at(48);
+        batches.follow(actions(0, 2));
+        assert_eq!((batches.number(), batches.next(0).map(numbers)), (48, Some(vec![0, 1])));
     }
 
     fn numbers(actions: Vec<Action>) -> Vec<u64> {

@@ -182,7 +182,8 @@ pub fn of_pushes() -> Vec<Planted> {
         Planted {
             what: "follows redirects",
             clause: "push.redirect",
-            besides: &[],
+            // What was led elsewhere may be missing afterwards.
+            besides: &["get-key.delivered"],
             spoil: Spoil { request: None, answer: Some(follow) },
         },
         answer("does not know Retry-After", "push.retry-after", &[], |_, answer| {

@@ -50,10 +50,15 @@ fn status_is_good_only_while_key_flows_and_says_what_stops_it() {
     assert_eq!((&status["health"]["state"], &status["streams"]["live"]), (&json!("ready"), &json!(0)));
     ends.start_kms(2);
     ends.wait_for_chunks(100);
+    ends.wait_until("key on every stream", |ends| (0..2).all(|end| ends.says(end, "with_key") == 2));
+    // The card is read once a second.
+    ends.wait_until("secret key rate", |_| {
+        let (_, status) = qkdctl_json(&socket, &["status"]);
+        status["link"]["measured"]["secret_key_rate_bps"].as_u64() > Some(0)
+    });
     let (code, status) = qkdctl_json(&socket, &["status"]);
     assert_eq!((code, &status["health"]["state"]), (0, &json!("delivering")), "{status}");
     assert!(status["key"]["accepted"].as_u64() > Some(0), "{status}");
-    assert!(status["link"]["measured"]["secret_key_rate_bps"].as_u64() > Some(0), "{status}");
 
     ends.terminate(1);
     wait(&ends, "peer that is away", (4, &["peer_away"]));
@@ -220,7 +225,11 @@ fn the_listener_tells_how_things_stand_and_lets_nobody_change_anything() {
         );
         assert_eq!(send(page, &head).code, 405, "{method}");
     }
-    let node: Value = serde_json::from_str(&get(page, "/qkd/015").body).unwrap();
+    // The card is read once a second.
+    let look = || serde_json::from_str::<Value>(&get(page, "/qkd/015").body).unwrap();
+    let rate = "/etsi-qkd-sdn-node:qkd_node/qkd_links/qkd_link/0/qkdl_performance/skr";
+    ends.wait_until("secret key rate", |_| look().pointer(rate).and_then(Value::as_u64) > Some(0));
+    let node = look();
     let link = &node["etsi-qkd-sdn-node:qkd_node"]["qkd_links"]["qkd_link"][0];
     assert_eq!(link["qkdl_status"], "etsi-qkd-node-types:ACTIVE", "{node}");
     assert_eq!(link["qkdl_performance"]["skr"], link["qkdl_performance"]["eskr"], "{node}");
@@ -267,6 +276,7 @@ fn key_in_metrics_is_what_the_kms_got_and_no_series_is_a_stream_s() {
     let page = page_of(&ends, 0);
     ends.start_kms(3);
     ends.wait_for_chunks(500);
+    ends.wait_until("key on every stream", |ends| (0..2).all(|end| ends.says(end, "with_key") == 3));
     let streams: Value = serde_json::from_str(&get(page, "/streams").body).unwrap();
     let metrics = get(page, "/metrics").body;
     for stream in streams["streams"].as_array().unwrap() {

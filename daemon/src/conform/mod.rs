@@ -11,6 +11,7 @@ mod kms;
 mod module;
 mod report;
 mod server;
+mod sources;
 mod wire;
 
 use std::fmt::Write as _;

@@ -146,9 +146,15 @@ impl AnswerReader {
         Some(answer)
     }
 
-    fn read_known_head(&mut self, Known { length, status, body }: Known) -> Step {
+    fn read_known_head(&mut self, known: Known) -> Step {
         self.excerpt = None;
+        let status = known.status;
         self.answer = Some(Answer { status, close: false, retry_after: None, excerpt: String::new() });
+        self.begin_body(known)
+    }
+
+    /// A head has ended whose body has a length that is taken.
+    fn begin_body(&mut self, Known { length, body, .. }: Known) -> Step {
         if body == 0 {
             return Step::End(length);
         }
@@ -163,7 +169,7 @@ impl AnswerReader {
         let parsed = httparse::ParserConfig::default()
             .parse_response_with_uninit_headers(&mut head, within, &mut fields)
             .map_err(AnswerError::Head)?;
-        let httparse::Status::Complete(length) = parsed else {
+        let httparse::Status::Complete(head_length) = parsed else {
             return if octets.len() >= LONGEST_HEAD { Err(AnswerError::HeadTooLong) } else { Ok(Step::More) };
         };
         let status = head.code.unwrap_or_default();
@@ -174,7 +180,7 @@ impl AnswerReader {
                 return if self.interim > MOST_INTERIM {
                     Err(AnswerError::TooManyInterim)
                 } else {
-                    Ok(Step::On(length))
+                    Ok(Step::On(head_length))
                 };
             }
             0..100 => return Err(AnswerError::Status(status)),
@@ -190,32 +196,31 @@ impl AnswerReader {
         };
         self.excerpt = (self.excerpts && !answer.is_success()).then(Excerpt::default);
         let answer = self.answer.insert(answer);
-        if answer.is_success() && !answer.close && answer.retry_after.is_none() {
-            let body = match (status, fields.coding, fields.content_length) {
-                (204, _, _) => Some(0),
-                (_, Coding::None, Some(body)) if body <= LONGEST_BODY => Some(body),
-                _ => None,
-            };
-            if let (Some(body), Some(head)) = (body, octets.get(..length)) {
-                last.remember(head, Known { length, status, body });
-            }
-        }
         // RFC 9112, 6.3.
-        self.place = match (status, fields.coding, fields.content_length) {
-            (204 | 304, _, _) | (_, Coding::None, Some(0)) => return Ok(Step::End(length)),
+        let body = match (status, fields.coding, fields.content_length) {
+            (204 | 304, _, _) => 0,
+            (_, Coding::None, Some(body)) if body <= LONGEST_BODY => body,
             (_, Coding::Chunked, length) => {
                 answer.close |= length.is_some() || old;
-                Place::ChunkSize
+                self.place = Place::ChunkSize;
+                return Ok(Step::On(head_length));
             }
-            (_, Coding::None, Some(left)) if left <= LONGEST_BODY => Place::Body { left },
             // Too long, or until the connection closes: what came along is looked at, and the rest not waited for.
-            _ => Place::Body { left: usize::MAX },
+            _ => {
+                self.place = Place::Body { left: usize::MAX };
+                self.collect(octets.get(head_length..).unwrap_or_default());
+                return Ok(Step::Lost);
+            }
         };
-        if matches!(self.place, Place::Body { left: usize::MAX }) {
-            self.collect(octets.get(length..).unwrap_or_default());
-            return Ok(Step::Lost);
+        let known = Known { length: head_length, status, body };
+        if answer.is_success()
+            && !answer.close
+            && answer.retry_after.is_none()
+            && let Some(head) = octets.get(..head_length)
+        {
+            last.remember(head, known);
         }
-        Ok(Step::On(length))
+        Ok(self.begin_body(known))
     }
 
     fn read_body(&mut self, octets: &[u8]) -> Step {

@@ -17,6 +17,15 @@ macro_rules! counters {
             $($(#[doc = $meaning])+ pub $name: u64,)+
         }
 
+        impl CountersSnapshot {
+            /// Counters of two key streams together. [`Self::window`] is not a count and stays as it is.
+            #[must_use]
+            pub fn plus(self, other: &Self) -> Self {
+                let sum = Self { $($name: self.$name.saturating_add(other.$name),)+ };
+                Self { window: self.window, ..sum }
+            }
+        }
+
         impl Counters {
             pub(super) fn snapshot(&self) -> CountersSnapshot {
                 CountersSnapshot { $($name: self.$name.load(Ordering::Relaxed),)+ }
@@ -67,35 +76,6 @@ counters! {
     suspensions,
     /// Requests that may be on their way at once now.
     window,
-}
-
-impl CountersSnapshot {
-    /// Counters of two key streams together. [`Self::window`] is not a count and is left out.
-    #[must_use]
-    pub fn plus(mut self, other: &Self) -> Self {
-        for (mine, others) in [
-            (&mut self.chunks_sent, other.chunks_sent),
-            (&mut self.chunks_accepted, other.chunks_accepted),
-            (&mut self.chunks_sent_again, other.chunks_sent_again),
-            (&mut self.chunks_discarded, other.chunks_discarded),
-            (&mut self.octets_sent, other.octets_sent),
-            (&mut self.notices_sent, other.notices_sent),
-            (&mut self.notices_lost, other.notices_lost),
-            (&mut self.answers_2xx, other.answers_2xx),
-            (&mut self.answers_3xx, other.answers_3xx),
-            (&mut self.answers_4xx, other.answers_4xx),
-            (&mut self.answers_5xx, other.answers_5xx),
-            (&mut self.answers_other, other.answers_other),
-            (&mut self.answers_unreadable, other.answers_unreadable),
-            (&mut self.answer_deadlines, other.answer_deadlines),
-            (&mut self.connections, other.connections),
-            (&mut self.connections_failed, other.connections_failed),
-            (&mut self.suspensions, other.suspensions),
-        ] {
-            *mine = mine.saturating_add(others);
-        }
-        self
-    }
 }
 
 /// Upper bounds of the latency's buckets, in microseconds.

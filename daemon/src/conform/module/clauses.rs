@@ -1,25 +1,9 @@
 //! What is checked on a QKD module.
 
 use crate::conform::book::Clause;
-use crate::conform::book::Level::{Must, Should};
-
-const OPEN: &str = "push mode, open-connect";
-const GET_KEY: &str = "push mode, get-key";
-const CLOSE: &str = "push mode, close";
-const STATUS: &str = "push mode, status table";
-const MATERIAL: &str = "push mode, key-material";
-const ETSI: &str = "ETSI GS QKD 004 V2.1.1";
-const SILENT: &str = "decision";
-const HTTP: &str = "RFC 9110, RFC 9112";
-const TLS: &str = "push mode, transport";
-
-const fn must(id: &'static str, source: &'static str, text: &'static str) -> Clause {
-    Clause { id, level: Must, source, text }
-}
-
-const fn should(id: &'static str, source: &'static str, text: &'static str) -> Clause {
-    Clause { id, level: Should, source, text }
-}
+use crate::conform::sources::{
+    CLOSE, ETSI, GET_KEY, HTTP, MATERIAL, OPEN, SILENT, STATUS, TLS, must, should,
+};
 
 /// Every clause, in the order in which it is reported.
 pub(crate) const CLAUSES: &[Clause] = &[

@@ -252,3 +252,21 @@ fn a_head_is_known_again_until_it_is_forgotten() {
     let (_, answer) = reader.advance(long.as_bytes(), &mut last).unwrap();
     assert_eq!((answer.map(|answer| answer.status), last.begins(long.as_bytes())), (Some(201), None));
 }
+
+#[test]
+fn a_head_that_ended_a_connection_or_asked_to_wait_does_so_each_time() {
+    for text in ALIKE {
+        let mut last = LastHead::on_its_own();
+        let mut read = || {
+            let mut reader = AnswerReader::new(true);
+            let (mut octets, mut answers) = (text.as_bytes(), Vec::new());
+            while let (done @ 1.., answer) = reader.advance(octets, &mut last).unwrap() {
+                answers.extend(answer);
+                octets = &octets[done..];
+            }
+            answers
+        };
+        let (first, second) = (read(), read());
+        assert!(first.len() == 1 && first == second, "{text:?}: {first:?}, then {second:?}");
+    }
+}

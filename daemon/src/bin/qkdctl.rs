@@ -2,51 +2,18 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
+use qkd_daemon::arguments::qkdctl::{Args, Audit, Command};
 use qkd_daemon::audit::verify;
 use qkd_daemon::operator::protocol::{Answer, LONGEST_LINE, Request, line, parse};
 use qkd_daemon::operator::socket;
 
 /// Longest wait for the daemon's answer: longer than the daemon takes at most.
 const PATIENCE: Duration = Duration::from_secs(70);
-
-/// Operates a QKD module.
-///
-/// Exit codes: 0 done and proven, 1 not done or not proven, 2 command line, 3 the daemon cannot be reached.
-#[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment)]
-struct Args {
-    /// The daemon's socket: operator.socket of its configuration, or /run/qkd/INSTANCE/qkdd.ctl under systemd.
-    #[arg(long, value_name = "PATH", global = true)]
-    socket: Option<PathBuf>,
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// How the module stands.
-    Status,
-    /// Destroys every key in the daemon's memory and in the card, and says so only when both have proven it. All key streams end
-    /// at both ends.
-    Zeroize,
-    /// The audit record.
-    #[command(subcommand)]
-    Audit(Audit),
-}
-
-#[derive(Debug, Subcommand)]
-enum Audit {
-    /// Verifies a record: that no line was changed, removed, inserted or moved, and that its end was not cut off.
-    Verify {
-        /// Directory of the record, or one file of it, of which only the lines can be held against each other.
-        path: PathBuf,
-    },
-}
 
 fn verify_audit(path: &Path) -> ExitCode {
     match verify(path) {

@@ -95,6 +95,11 @@ pub enum CallError {
     Stopping,
 }
 
+impl CallError {
+    /// Each of them once.
+    pub const EVERY: [Self; 3] = [Self::Busy, Self::Late, Self::Stopping];
+}
+
 /// A call on its way to the engine.
 #[derive(Debug)]
 pub struct Pending {

@@ -31,6 +31,24 @@ pub enum Status {
     MetadataTooSmall = 8,
 }
 
+impl Status {
+    /// What it means, in the interface's words.
+    #[must_use]
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Successful => "successful",
+            Self::PeerNotConnected => "connected, but the peer is not",
+            Self::InsufficientKey => "GET_KEY failed: insufficient key",
+            Self::PeerApplicationNotConnected => "GET_KEY failed: peer application not yet connected",
+            Self::NoQkdConnection => "no QKD connection available",
+            Self::KeyStreamIdInUse => "OPEN_CONNECT failed: key stream ID in use",
+            Self::Timeout => "timeout",
+            Self::QosNotMet => "OPEN failed: QoS cannot be met, counter-proposal returned",
+            Self::MetadataTooSmall => "GET_KEY failed: metadata field too small, needed size returned",
+        }
+    }
+}
+
 impl From<Status> for u32 {
     fn from(status: Status) -> Self {
         status as Self

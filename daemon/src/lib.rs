@@ -9,6 +9,7 @@
 
 pub mod agreement;
 pub mod api;
+pub mod arguments;
 pub mod audit;
 pub mod calls;
 pub mod config;

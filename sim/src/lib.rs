@@ -2,6 +2,7 @@
 //!
 //! The card, link and fault plan run in virtual time inside a test as well as behind a vfio-user socket.
 
+pub mod arguments;
 pub mod card;
 pub mod check;
 pub mod demo;

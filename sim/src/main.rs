@@ -2,31 +2,9 @@
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
+use qkd_sim::arguments::{Cli, Command};
 use qkd_sim::{check, demo, endurance, kms, lab, pair};
-
-#[derive(Debug, Parser)]
-#[command(name = "qkd-sim", version, about)]
-struct Cli {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Serve two simulated QKD cards, the two ends of one link, on two vfio-user sockets.
-    Pair(pair::Args),
-    /// Be a reference KMS: open or join a key stream, receive its key and record a history.
-    Kms(Box<kms::Args>),
-    /// Judge the histories of two KMSs against each other.
-    Check(check::Args),
-    /// Make certificates for a laboratory: an authority, both modules and both KMSs.
-    LabCertificates(lab::Args),
-    /// Show the whole system on this machine: pair, two daemons, two KMSs.
-    Demo(demo::Args),
-    /// Kill, stop, cut and slow the whole system at random, and judge what its KMSs got.
-    Endurance(endurance::Args),
-}
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info,actix_server=warn"))

@@ -54,6 +54,11 @@ fn build(what: &[&str]) -> PathBuf {
             build.env_remove(&name);
         }
     }
+    // As ./dev builds what is shipped, so that neither builds again what the other has built.
+    if let (true, Ok(flags)) = (what.contains(&"--release"), std::env::var("QKD_SHIPPED_RUSTFLAGS")) {
+        let own = std::env::var("RUSTFLAGS").unwrap_or_default();
+        build.env("RUSTFLAGS", format!("{own} {flags}"));
+    }
     let status = build.current_dir(workspace()).status().expect("cargo runs");
     assert!(status.success(), "the programs under test must build");
     std::env::var_os("CARGO_TARGET_DIR")

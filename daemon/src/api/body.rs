@@ -26,6 +26,16 @@ pub(super) enum BodyError {
 }
 
 impl BodyError {
+    /// Each of them once.
+    pub(super) const EVERY: [Self; 6] = [
+        Self::MediaType,
+        Self::ContentEncoding,
+        Self::TooLarge(65_536),
+        Self::Late(5_000),
+        Self::CutShort,
+        Self::Broken,
+    ];
+
     /// The HTTP status that says so.
     pub(super) fn http(&self) -> StatusCode {
         match self {

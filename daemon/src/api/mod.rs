@@ -9,17 +9,22 @@
 //! - get-key's answer never has `metadata` when it succeeds: the module has nothing to say in it.
 //! - When too many calls wait, or the daemon stops, the answer is 503 with status 4 and Retry-After; when the key
 //!   agreement gives no answer in time, it is 500 with status 6.
+//! - `/api/v1/kms/etsi004/openapi.json` answers GET with the OpenAPI document of the configured profile, to whoever may call
+//!   the rest. It is no part of the interface and not in the document.
 //! - A path is compared octet by octet: one that is escaped, doubled or dotted is unknown.
 
 mod body;
 mod close;
 mod connection;
 mod doors;
+mod endpoint;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod get_key;
 mod json;
+mod member;
 mod open_connect;
+pub mod openapi;
 mod reply;
 mod routes;
 mod schema;

@@ -1,5 +1,6 @@
 //! open-connect: which KMS opens, and what it asks for.
 
+use super::member::{Described, Member, Number, Object, StreamIdOrNull, Text, Uri};
 use super::reply::Reply;
 use super::schema::{Members, SchemaError};
 use super::server::Settings;
@@ -9,6 +10,66 @@ use crate::interface::{KeyStreamId, QosRequest, Status};
 
 /// Status of a request that breaks the schema.
 pub(super) const REFUSAL: Status = Status::KeyStreamIdInUse;
+
+/// Statuses of a request that is as it must be, and that the key agreement refuses.
+pub(super) const FAILURES: &[Status] =
+    &[Status::NoQkdConnection, Status::KeyStreamIdInUse, Status::Timeout, Status::QosNotMet];
+
+/// The members of the request.
+pub(super) const BODY: &[&dyn Described] = &[&SOURCE, &DESTINATION, &KEY_STREAM_ID, &QOS];
+
+const SOURCE: Member<Uri> = Member { name: "source", kind: Uri, about: "URI of one of the two KMSs." };
+const DESTINATION: Member<Uri> =
+    Member { name: "destination", kind: Uri, about: "URI of the other of the two KMSs." };
+const KEY_STREAM_ID: Member<StreamIdOrNull> = Member {
+    name: "key_stream_id",
+    kind: StreamIdOrNull,
+    about: "ID of the key stream; null has the QKD module choose one.",
+};
+const QOS: Member<Object> = Member {
+    name: "qos",
+    kind: Object {
+        required: true,
+        prefix: "qos.",
+        members: &[
+            &KEY_CHUNK_SIZE,
+            &MAX_BPS,
+            &MIN_BPS,
+            &JITTER,
+            &PRIORITY,
+            &TIMEOUT,
+            &TTL,
+            &METADATA_MIMETYPE,
+        ],
+    },
+    about: "Quality of service; what is absent or null is left to the QKD module. Once a key stream is registered, what the \
+            second KMS asks for is ignored.",
+};
+const KEY_CHUNK_SIZE: Member<Number> =
+    Member { name: "key_chunk_size", kind: Number { least: 1 }, about: "Octets per key chunk." };
+const MAX_BPS: Member<Number> =
+    Member { name: "max_bps", kind: Number { least: 0 }, about: "Greatest rate in bit/s of key." };
+const MIN_BPS: Member<Number> =
+    Member { name: "min_bps", kind: Number { least: 0 }, about: "Smallest rate in bit/s of key." };
+const JITTER: Member<Number> = Member {
+    name: "jitter",
+    kind: Number { least: 0 },
+    about: "Greatest deviation from the agreed rate in bit/s.",
+};
+const PRIORITY: Member<Number> =
+    Member { name: "priority", kind: Number { least: 0 }, about: "Larger is served first." };
+const TIMEOUT: Member<Number> = Member {
+    name: "timeout",
+    kind: Number { least: 0 },
+    about: "Milliseconds after which a call on the key stream is aborted with an error.",
+};
+const TTL: Member<Number> = Member {
+    name: "ttl",
+    kind: Number { least: 0 },
+    about: "Seconds after which keys of the key stream are erased.",
+};
+const METADATA_MIMETYPE: Member<Text> =
+    Member { name: "metadata_mimetype", kind: Text, about: "Always taken as application/json." };
 
 /// Reads the request into a call.
 pub(super) fn call(settings: &Settings, caller: Option<String>, body: Members) -> Result<Call, Reply> {
@@ -52,20 +113,20 @@ struct Request {
 
 impl Request {
     fn read(mut body: Members) -> Result<Self, SchemaError> {
-        let source = body.uri("source")?;
-        let destination = body.uri("destination")?;
-        let stream = body.key_stream_id_or_null()?;
-        let mut qos = body.object("qos", "qos.")?;
+        let source = body.uri(&SOURCE)?;
+        let destination = body.uri(&DESTINATION)?;
+        let stream = body.stream_id_or_null(&KEY_STREAM_ID)?;
+        let mut qos = body.object(&QOS)?;
         let request = QosRequest {
-            key_chunk_size: qos.optional_u32("key_chunk_size", 1)?,
-            max_bps: qos.optional_u32("max_bps", 0)?,
-            min_bps: qos.optional_u32("min_bps", 0)?,
-            jitter: qos.optional_u32("jitter", 0)?,
-            priority: qos.optional_u32("priority", 0)?,
-            timeout: qos.optional_u32("timeout", 0)?,
-            ttl: qos.optional_u32("ttl", 0)?,
+            key_chunk_size: qos.number(&KEY_CHUNK_SIZE)?,
+            max_bps: qos.number(&MAX_BPS)?,
+            min_bps: qos.number(&MIN_BPS)?,
+            jitter: qos.number(&JITTER)?,
+            priority: qos.number(&PRIORITY)?,
+            timeout: qos.number(&TIMEOUT)?,
+            ttl: qos.number(&TTL)?,
             // Any string means application/json, so that two requests do not differ by it.
-            metadata_mimetype: qos.optional_text("metadata_mimetype")?.and(None),
+            metadata_mimetype: qos.text(&METADATA_MIMETYPE)?.and(None),
         };
         Ok(Self { source, destination, stream, qos: request })
     }

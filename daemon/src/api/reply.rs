@@ -155,6 +155,21 @@ impl Reply {
         self.http
     }
 
+    /// The status of the interface.
+    pub(super) fn status(&self) -> Status {
+        self.body.status
+    }
+
+    /// Seconds after which the client may ask again.
+    pub(super) fn retry_after_s(&self) -> Option<u32> {
+        self.retry_after_s
+    }
+
+    /// The body; a body after 204 makes keep-alive clients lose their place.
+    pub(super) fn body(&self) -> Option<&impl Serialize> {
+        (self.http != StatusCode::NO_CONTENT).then_some(&self.body)
+    }
+
     pub(super) fn into_response(self) -> HttpResponse {
         let mut response = HttpResponse::build(self.http);
         if let Some(allow) = self.allow {
@@ -163,8 +178,10 @@ impl Reply {
         if let Some(seconds) = self.retry_after_s {
             response.insert_header((header::RETRY_AFTER, seconds));
         }
-        // A body after 204 makes keep-alive clients lose their place.
-        if self.http == StatusCode::NO_CONTENT { response.finish() } else { response.json(self.body) }
+        match self.body() {
+            Some(body) => response.json(body),
+            None => response.finish(),
+        }
     }
 }
 

@@ -5,64 +5,15 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 
 use super::connection::Busy;
+use super::endpoint::Endpoint;
 use super::reply::Reply;
 use super::schema::Members;
 use super::server::Service;
-use super::{body, close, get_key, json, open_connect};
-use crate::calls::{Answer, Call};
-use crate::config::{Profile, excerpt};
+use super::{body, close, get_key, json, open_connect, openapi};
+use crate::calls::Call;
+use crate::config::excerpt;
 use crate::interface::Status;
 use crate::tls::Caller;
-
-/// A path of the interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Endpoint {
-    OpenConnect,
-    GetKey,
-    Close,
-}
-
-impl Endpoint {
-    fn of_path(path: &str) -> Option<Self> {
-        match path {
-            "/api/v1/kms/etsi004/open-connect" => Some(Self::OpenConnect),
-            "/api/v1/kms/etsi004/get-key" => Some(Self::GetKey),
-            "/api/v1/kms/etsi004/close" => Some(Self::Close),
-            _ => None,
-        }
-    }
-
-    /// Methods that are taken. POST is an extension on get-key and close, for clients that cannot send a body with
-    /// GET.
-    fn allow(self) -> &'static str {
-        match self {
-            Self::OpenConnect => "POST",
-            Self::GetKey => "GET, POST",
-            Self::Close => "PUT, POST",
-        }
-    }
-
-    fn takes(self, method: &Method) -> bool {
-        self.allow().split(", ").any(|allowed| allowed == method.as_str())
-    }
-
-    /// Status of a request that is at fault itself.
-    fn refusal(self) -> Status {
-        match self {
-            Self::OpenConnect => open_connect::REFUSAL,
-            Self::GetKey => get_key::REFUSAL,
-            Self::Close => close::REFUSAL,
-        }
-    }
-
-    fn reply(self, profile: Profile, answer: Answer) -> Reply {
-        match self {
-            Self::OpenConnect => open_connect::reply(profile, answer),
-            Self::GetKey => get_key::reply(profile, answer),
-            Self::Close => close::reply(profile, answer),
-        }
-    }
-}
 
 /// Answers any request.
 pub(super) async fn answer(request: HttpRequest, payload: Payload, service: Data<Service>) -> HttpResponse {
@@ -78,12 +29,19 @@ pub(super) async fn answer(request: HttpRequest, payload: Payload, service: Data
             }
             Reply::stranger(endpoint.map_or(Status::NoQkdConnection, Endpoint::refusal))
         }
+        // Says nothing of this module but its profile; that it asks for a certificate like the rest spares an exception.
+        (Ok(_), None) if path == openapi::PATH => {
+            if method == Method::GET {
+                return HttpResponse::Ok().content_type("application/json").body(service.openapi.clone());
+            }
+            Reply::wrong_method(Status::NoQkdConnection, "GET")
+        }
         (Ok(_), None) => {
             let detail =
                 "this path is unknown; the paths are /api/v1/kms/etsi004/open-connect, get-key and close";
             Reply::refused(StatusCode::NOT_FOUND, Status::NoQkdConnection, detail)
         }
-        (Ok(_), Some(endpoint)) if !endpoint.takes(method) => {
+        (Ok(_), Some(endpoint)) if !endpoint.methods().any(|allowed| allowed == method.as_str()) => {
             Reply::wrong_method(endpoint.refusal(), endpoint.allow())
         }
         (Ok(caller), Some(endpoint)) => match read(endpoint, caller, &request, payload, &service).await {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use uuid::Uuid;
 
 use super::json::Json;
+use super::member::{Member, Number, Object, STREAM_ID_LENGTH, StreamId, StreamIdOrNull, Text, Uri};
 use crate::config::check_uri;
 
 /// A member that is not what it must be, as a sentence.
@@ -27,27 +28,24 @@ impl Members {
         }
     }
 
-    /// A member that must be there and be an object; `prefix` is its name with a dot.
-    pub(super) fn object(&mut self, name: &str, prefix: &'static str) -> Result<Self, SchemaError> {
-        self.must_have(name, "an object")?;
-        self.optional_object(name, prefix)?.ok_or_else(|| self.wrong(name, "an object", "null"))
-    }
-
-    /// An object, if there is one.
-    pub(super) fn optional_object(
-        &mut self,
-        name: &str,
-        prefix: &'static str,
-    ) -> Result<Option<Self>, SchemaError> {
+    /// An object's members; those of an empty one where it is absent or null and may be.
+    pub(super) fn object(&mut self, member: &Member<Object>) -> Result<Self, SchemaError> {
+        const WHAT: &str = "an object";
+        let (name, Object { required, prefix, .. }) = (member.name, &member.kind);
+        if *required {
+            self.must_have(name, WHAT)?;
+        }
         match self.take(name) {
-            None | Some(Json::Null) => Ok(None),
-            Some(Json::Object(members)) => Ok(Some(Self { prefix, members })),
-            Some(other) => Err(self.wrong(name, "an object", other.kind())),
+            None => Ok(Self { prefix, members: BTreeMap::new() }),
+            Some(Json::Null) if !required => Ok(Self { prefix, members: BTreeMap::new() }),
+            Some(Json::Object(members)) => Ok(Self { prefix, members }),
+            Some(other) => Err(self.wrong(name, WHAT, other.kind())),
         }
     }
 
-    /// A whole number of 32 bits that is at least `least`, if there is one.
-    pub(super) fn optional_u32(&mut self, name: &str, least: u32) -> Result<Option<u32>, SchemaError> {
+    /// A whole number of 32 bits, if there is one.
+    pub(super) fn number(&mut self, member: &Member<Number>) -> Result<Option<u32>, SchemaError> {
+        let (name, least) = (member.name, member.kind.least);
         let is = match self.take(name) {
             None | Some(Json::Null) => return Ok(None),
             Some(Json::Natural(number)) => match u32::try_from(number) {
@@ -60,17 +58,18 @@ impl Members {
     }
 
     /// A string, if there is one.
-    pub(super) fn optional_text(&mut self, name: &str) -> Result<Option<String>, SchemaError> {
-        match self.take(name) {
+    pub(super) fn text(&mut self, member: &Member<Text>) -> Result<Option<String>, SchemaError> {
+        match self.take(member.name) {
             None | Some(Json::Null) => Ok(None),
             Some(Json::Text(text)) => Ok(Some(text)),
-            Some(other) => Err(self.wrong(name, "a string", other.kind())),
+            Some(other) => Err(self.wrong(member.name, "a string", other.kind())),
         }
     }
 
     /// A member that must be there and be an absolute URI.
-    pub(super) fn uri(&mut self, name: &str) -> Result<String, SchemaError> {
+    pub(super) fn uri(&mut self, member: &Member<Uri>) -> Result<String, SchemaError> {
         const WHAT: &str = "an absolute URI as a string";
+        let name = member.name;
         self.must_have(name, WHAT)?;
         match self.take(name) {
             Some(Json::Text(uri)) => match check_uri(&uri) {
@@ -82,28 +81,30 @@ impl Members {
     }
 
     /// A member that must be there and be a key stream ID.
-    pub(super) fn key_stream_id(&mut self) -> Result<Uuid, SchemaError> {
+    pub(super) fn stream_id(&mut self, member: &Member<StreamId>) -> Result<Uuid, SchemaError> {
         const WHAT: &str = "a UUID such as \"f81d4fae-7dec-11d0-a765-00a0c91e6bf6\"";
-        self.must_have("key_stream_id", WHAT)?;
-        self.uuid_or_null(WHAT)?.ok_or_else(|| self.wrong("key_stream_id", WHAT, "null"))
+        self.must_have(member.name, WHAT)?;
+        self.uuid_or_null(member.name, WHAT)?.ok_or_else(|| self.wrong(member.name, WHAT, "null"))
     }
 
     /// A member that must be there and be a key stream ID or null.
-    pub(super) fn key_stream_id_or_null(&mut self) -> Result<Option<Uuid>, SchemaError> {
+    pub(super) fn stream_id_or_null(
+        &mut self,
+        member: &Member<StreamIdOrNull>,
+    ) -> Result<Option<Uuid>, SchemaError> {
         const WHAT: &str = "null or a UUID such as \"f81d4fae-7dec-11d0-a765-00a0c91e6bf6\"";
-        self.must_have("key_stream_id", WHAT)?;
-        self.uuid_or_null(WHAT)
+        self.must_have(member.name, WHAT)?;
+        self.uuid_or_null(member.name, WHAT)
     }
 
-    fn uuid_or_null(&mut self, what: &str) -> Result<Option<Uuid>, SchemaError> {
-        match self.take("key_stream_id") {
+    fn uuid_or_null(&mut self, name: &str, what: &str) -> Result<Option<Uuid>, SchemaError> {
+        match self.take(name) {
             None | Some(Json::Null) => Ok(None),
-            // 36 characters: of the forms that Uuid reads, only the one with four hyphens is that long.
             Some(Json::Text(text)) => match Uuid::try_parse(&text) {
-                Ok(uuid) if text.len() == 36 => Ok(Some(uuid)),
-                _ => Err(self.wrong("key_stream_id", what, "another string")),
+                Ok(uuid) if text.len() == STREAM_ID_LENGTH => Ok(Some(uuid)),
+                _ => Err(self.wrong(name, what, "another string")),
             },
-            Some(other) => Err(self.wrong("key_stream_id", what, other.kind())),
+            Some(other) => Err(self.wrong(name, what, other.kind())),
         }
     }
 

@@ -10,12 +10,14 @@ use actix_http::{HttpService, Protocol};
 use actix_service::{ServiceFactoryExt, fn_service, map_config};
 use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::rt::net::TcpStream;
+use actix_web::web::Bytes;
 use actix_web::{App, web};
 use nix::sys::socket::{Backlog, listen};
 use tokio_util::either::Either;
 
 use super::connection::Connection;
 use super::doors::{Doors, turn_away};
+use super::openapi::{self, Document};
 use super::routes;
 use crate::calls::CallPort;
 use crate::config::{Api, Config};
@@ -82,6 +84,8 @@ pub(super) struct Service {
     pub(super) largest_body: usize,
     pub(super) body_deadline: Duration,
     pub(super) tls: Option<Arc<Tls>>,
+    /// The OpenAPI document of this module's profile.
+    pub(super) openapi: Bytes,
 }
 
 /// Makes the server. It serves once it is polled, until the handle stops it; it handles no signals. Calls go to `port`,
@@ -108,6 +112,7 @@ pub fn serve(
     let service = web::Data::new(Service {
         largest_body: number(api.largest_body_bytes),
         body_deadline: millis(api.body_deadline_ms),
+        openapi: openapi::json(Document::of(settings.api.profile)).into(),
         settings,
         port,
         tls,

@@ -1,36 +1,28 @@
 //! `qkdd`: the daemon of one QKD module.
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use nix::sys::prctl::set_dumpable;
 use nix::sys::resource::{Resource, setrlimit};
+use qkd_daemon::api::openapi;
+use qkd_daemon::arguments::qkdd::Args;
 use qkd_daemon::config::Config;
 use qkd_daemon::engine::{Addresses, Failure, run};
 use qkd_daemon::logging;
 use qkd_daemon::tls::Tls;
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Serves ETSI GS QKD 004 push mode for one QKD card.
-///
-/// Exit codes: 0 stopped as asked, 1 internal, 2 configuration or command line, 3 card cannot be used, 4 card gone,
-/// 5 card out of order, 6 an address cannot be had, 7 no memory for keys, 8 ledger.
-#[derive(Debug, Parser)]
-#[command(version, verbatim_doc_comment)]
-struct Args {
-    /// Configuration file.
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-    /// Only read the configuration and the certificates that it names, say whether they are right, and end.
-    #[arg(long)]
-    check_config: bool,
-}
-
 fn main() -> ExitCode {
     let args = Args::parse();
-    let config = match Config::load(&args.config) {
+    if let Some(document) = args.openapi {
+        print!("{}", openapi::json(document.into()));
+        return ExitCode::SUCCESS;
+    }
+    // The command line is refused without it.
+    let path = args.config.unwrap_or_default();
+    let config = match Config::load(&path) {
         Ok(config) => config,
         Err(e) => return fail(&e.into()),
     };
@@ -38,7 +30,7 @@ fn main() -> ExitCode {
         if let Err(e) = Tls::load(&config) {
             return fail(&e.into());
         }
-        println!("{}: right", args.config.display());
+        println!("{}: right", path.display());
         return ExitCode::SUCCESS;
     }
     if let Err(e) = logging::start(config.log.level) {

@@ -21,12 +21,13 @@ use std::time::Duration;
 use qkd_driver::backing::PciIdentity;
 use qkd_driver::backing::vfio::PciAddress;
 
-use self::read::{Reader, Section, SectionReference};
+use self::read::{Reader, Section};
 use self::settings::{CardKeys, MOST_KMS, PeerKeys, TlsKeys};
 
 pub(crate) use self::address::check_uri;
 pub use self::address::{HostPort, KEY_MATERIAL_PATH, KmsEndpoint, LONGEST_URI, is_loopback};
 pub use self::error::{ConfigError, Problem};
+pub use self::read::{SectionReference, SettingReference};
 pub use self::reference::reference_markdown;
 pub(crate) use self::rule::excerpt;
 pub use self::settings::{
@@ -225,7 +226,8 @@ impl Config {
 }
 
 /// Every section in the order of the file.
-fn reference() -> [SectionReference; 15] {
+#[must_use]
+pub fn reference() -> [SectionReference; 15] {
     [
         Module::reference(),
         CardKeys::reference(),

@@ -24,19 +24,26 @@ pub(crate) trait Section: Sized {
 
 /// What a section may hold, for people.
 #[derive(Clone, Debug)]
-pub(crate) struct SectionReference {
-    pub(crate) name: &'static str,
-    pub(crate) about: &'static str,
-    pub(crate) settings: Vec<SettingReference>,
+pub struct SectionReference {
+    /// As it stands in brackets.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// Its settings, in the order of the reference.
+    pub settings: Vec<SettingReference>,
 }
 
 /// One setting, for people.
 #[derive(Clone, Debug)]
-pub(crate) struct SettingReference {
-    pub(crate) name: &'static str,
-    pub(crate) meaning: &'static str,
-    pub(crate) allowed: String,
-    pub(crate) default: String,
+pub struct SettingReference {
+    /// As it stands before the equals sign.
+    pub name: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    /// What it may be, in words with the unit.
+    pub allowed: String,
+    /// The default in TOML's notation, or "required" or "none".
+    pub default: String,
 }
 
 /// The file as it is read.

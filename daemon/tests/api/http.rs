@@ -1,5 +1,6 @@
 //! HTTP itself: paths, methods, media types, framing, keep-alive.
 
+use qkd_daemon::api::openapi::{Document, json};
 use qkd_daemon::config::Profile;
 
 use crate::calls::{OPEN_BODY, stream_body};
@@ -225,4 +226,21 @@ fn what_is_no_http_or_smuggles_a_second_request_is_refused_and_closed() {
         assert!(client.is_closed());
     }
     assert_eq!(module.calls(), []);
+}
+
+#[test]
+fn a_document_that_is_not_of_the_configured_profile_is_found() {
+    const PATH: &str = "/api/v1/kms/etsi004/openapi.json";
+    for profile in [Profile::OpenApi, Profile::Ok] {
+        let module = Module::willing(profile);
+        let answer = module.connect().ask("GET", PATH, "");
+        assert_eq!((answer.http, answer.header("content-type")), (200, Some("application/json")));
+        let wanted: serde_json::Value = serde_json::from_str(&json(Document::of(profile))).unwrap();
+        assert_eq!(answer.json(), wanted);
+        let answer = module.connect().ask("POST", PATH, "{}");
+        assert_eq!((answer.http, answer.header("allow"), answer.status()), (405, Some("GET"), 4));
+        let answer = module.connect().ask("GET", "/openapi.json", "");
+        assert_eq!((answer.http, answer.status()), (404, 4));
+        assert!(module.calls().is_empty());
+    }
 }

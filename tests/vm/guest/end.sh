@@ -13,3 +13,27 @@ others_go_on() { equal "the state of the service" active "$(systemctl is-active 
 
 check "a simulator that ends takes its daemon along" simulator_ends
 check "the other cards' daemons do not notice" others_go_on
+
+# The last of all. The unit that this test made itself, and what the commands of confinement.md made by hand below /etc, are no
+# package's to remove.
+purge() {
+    systemctl stop 'qkd-vm-*.service' 2>/dev/null
+    rm -rf /run/systemd/system/qkd-probe@.service /etc/systemd/system/qkdd@*.service.d /etc/systemd/system/*.wants/qkdd-proxy@*
+    DEBIAN_FRONTEND=noninteractive timeout 90 dpkg --purge qkdd qkd-sim
+}
+
+nothing_left() {
+    local left
+    listing >"$work/after"
+    left=$(diff "$work/before" "$work/after") || { head -n 20 <<<"$left"; return 1; }
+}
+
+no_units_left() {
+    local left
+    left=$(systemctl list-units --all --plain --no-legend 'qkd*' | grep -v '^qkd-vm' | awk '{print $1, $2, $3}')
+    [ -z "$left" ] || { echo "systemd still has: $left"; return 1; }
+}
+
+check "the packages are purged" purge
+check "purge leaves no file, user or group behind" nothing_left
+check "purge leaves no unit behind" no_units_left

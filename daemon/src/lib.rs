@@ -25,5 +25,6 @@ pub mod picture;
 pub mod pulse;
 pub mod push;
 pub mod recent;
+mod timing;
 pub mod tls;
 pub mod vault;

@@ -32,9 +32,16 @@ impl Cards {
     /// As [`Cards::start`], in a folder of the caller's choice.
     #[must_use]
     pub fn start_in(folder: TempDir, options: &[&str]) -> Self {
+        Self::start_with(folder, options, &[])
+    }
+
+    /// As [`Cards::start_in`], with this in their environment.
+    #[must_use]
+    pub fn start_with(folder: TempDir, options: &[&str], environment: &[(&str, &str)]) -> Self {
         let (socket_a, socket_b) = (folder.path().join("a.sock"), folder.path().join("b.sock"));
         let mut command = Command::new(program("qkd-sim"));
         command.arg("pair").arg("--socket-a").arg(&socket_a).arg("--socket-b").arg(&socket_b).args(options);
+        command.envs(environment.iter().copied());
         let process = Process::start("qkd-sim pair", &mut command);
         let _ = process.line("ready", DEADLINE);
         Self { process, socket_a, socket_b, folder }

@@ -54,6 +54,7 @@ use crate::agreement::{Action, BlockName, Core, Event, Level, Message, Output};
 use crate::audit::{What, Who};
 use crate::calls::Answer;
 use crate::peer::Link;
+use crate::timing;
 use crate::vault::Vault;
 
 /// While the card's thread is behind with acknowledgements.
@@ -207,8 +208,16 @@ impl Engine {
             }
             Action::Deliver(_) if self.withholds_key() => {}
             Action::Deliver(delivery) => {
+                let committed = timing::now();
                 let key = self.keys.take(&delivery.extents)?;
                 self.streams.deliver(&delivery, key)?;
+                if let Some(last) = delivery.extents.last() {
+                    let (stream, first, block) = (delivery.stream, delivery.first, last.block);
+                    timing::tell(
+                        committed,
+                        format_args!("stream {stream} from {first} block {block} committed"),
+                    );
+                }
             }
             Action::Discard { stream, up_to, cause } => {
                 log::debug!("key stream {stream}: nothing below {up_to} is sent any more ({cause:?})");

@@ -10,6 +10,7 @@ use tokio::time::{Duration, Instant};
 use crate::agreement::Record;
 use crate::audit::{AuditFile, Event};
 use crate::ledger::{Ledger, LedgerError};
+use crate::timing;
 
 /// A write that takes longer is said, ...
 const SLOW: Duration = Duration::from_secs(3);
@@ -40,7 +41,11 @@ impl Writer {
         let thread = std::thread::Builder::new().name("ledger".into()).spawn(move || {
             let mut number = 0;
             for (writes, events) in ordered {
+                let begun = timing::now();
                 let result = write(ledger.as_mut(), audit.as_mut(), &writes, &events, &mut number);
+                let done = timing::now();
+                let took = begun.zip(done).map_or(0, |(begun, done)| done.since(begun));
+                timing::tell(done, format_args!("write {number} took {took} ns"));
                 let failed = result.is_err();
                 if finished.send(result).is_err() || failed {
                     break;

@@ -391,6 +391,11 @@ impl Sender {
         self.outbox.progress(self.flight.sent_up_to(), accepted, idle, now);
     }
 
+    /// One past the highest position that was sent.
+    pub(super) fn sent_up_to(&self) -> u64 {
+        self.flight.sent_up_to()
+    }
+
     /// Where it ended; call it when the connection is gone.
     pub(super) fn stopped(&self) -> Stopped {
         Stopped {

@@ -20,6 +20,7 @@ use super::report::{Failure, Report, Stopped};
 use super::sender::Sender;
 use super::{Pusher, StreamPush, excerpt};
 use crate::config;
+use crate::timing;
 use crate::tls::Wire;
 use crate::vault::VaultError;
 
@@ -314,6 +315,10 @@ impl Task {
             connection.unflushed = false;
             if let Err(error) = result {
                 return Poll::Ready(Event::Unwritable(Failure::Broken(error.to_string())));
+            }
+            if self.send.is_empty() {
+                let (stream, up_to) = (self.what.stream, self.sender.sent_up_to());
+                timing::tell(timing::now(), format_args!("stream {stream} below {up_to} written"));
             }
         }
         poll_read(&mut connection.stream, &mut self.receive, cx).map(Event::Read)

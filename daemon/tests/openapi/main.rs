@@ -1,5 +1,11 @@
 //! The OpenAPI documents: the committed ones are those that the code makes, and they say what the interface says.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it must be"
+)]
+
 mod facts;
 
 use std::path::{Path, PathBuf};

@@ -237,6 +237,11 @@ impl Delivery {
         }
     }
 
+    /// Newest block delivered.
+    pub(crate) fn newest(&self) -> Option<Name> {
+        self.cursor
+    }
+
     /// Payload, then header, then event (ORD-1). `fault` spoils one of them.
     fn write_slot(
         &mut self,

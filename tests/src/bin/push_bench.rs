@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use qkd_tests::DEADLINE;
 use qkd_tests::process::Process;
 use qkd_tests::push_bench::figures::{Cpu, Work, median};
+use qkd_tests::push_bench::light;
 use qkd_tests::push_bench::sample_request;
 use qkd_tests::push_bench::sink;
 use qkd_tests::push_bench::stage::{Setting, Stage};
@@ -58,6 +59,9 @@ struct Args {
     /// The daemon's program; otherwise the one that is built now.
     #[arg(long, value_name = "FILE")]
     qkdd: Option<PathBuf>,
+    /// Measures latency instead: one block of 64 octets every 10 ms.
+    #[arg(long, conflicts_with_all = ["streams", "rounds", "rate", "chunk"])]
+    light: bool,
     /// Prints the daemons' process IDs, for a profiler.
     #[arg(long)]
     pids: bool,
@@ -135,8 +139,12 @@ fn main() -> ExitCode {
         chunk: args.chunk,
         window: args.window,
         rate: args.rate.clone(),
+        light: args.light,
         qkdd: args.qkdd.clone(),
     };
+    if args.light {
+        return light::run(&setting, args.seconds);
+    }
     let mut stage = Stage::start(&setting);
     if args.pids {
         println!("{WHO:?}: {:?}", stage.processes().map(Pid::as_raw));

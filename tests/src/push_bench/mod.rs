@@ -3,6 +3,8 @@
 
 pub mod checker;
 pub mod figures;
+pub mod light;
+pub mod moments;
 pub mod request;
 pub mod sink;
 pub mod stage;

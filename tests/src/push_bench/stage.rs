@@ -31,6 +31,8 @@ pub struct Setting {
     pub window: u32,
     /// Secret key rate of the link, as the pair takes it.
     pub rate: String,
+    /// Blocks of 64 octets, and cards and daemons that trace what happens when.
+    pub light: bool,
     /// Another program than the `qkdd` that was built.
     pub qkdd: Option<PathBuf>,
 }
@@ -52,8 +54,12 @@ impl Stage {
     #[must_use]
     pub fn start(setting: &Setting) -> Self {
         let folder = TempDir::with_prefix_in("bench-", target()).expect("a folder");
-        let mut secured =
-            Secured::prepare_with(Cards::start_in(folder, &["--weather", "calm", "--rate", &setting.rate]));
+        let mut options = vec!["--weather", "calm", "--rate", &setting.rate];
+        if setting.light {
+            options.extend(["--block-max", "64"]);
+        }
+        let environment: &[_] = if setting.light { &[("RUST_LOG", "info,timing=trace")] } else { &[] };
+        let mut secured = Secured::prepare_with(Cards::start_with(folder, &options, environment));
         let mut command = Command::new(std::env::current_exe().expect("this program's path"));
         command.arg("--sink").arg(setting.chunk.to_string());
         if setting.tls {
@@ -65,8 +71,9 @@ impl Stage {
         let [a, b, load] = doors[..] else { panic!("three doors: {said:?}") };
         secured.endpoints = [a, b];
         let [card, tls, push] = PATIENT;
+        let log = if setting.light { "[log]\nlevel = \"trace\"\n" } else { "" };
         let more = format!(
-            "[push]\nmost_in_flight = {}\n{push}\n[streams]\nmost_streams = 2048\nmost_per_kms = 2048\n",
+            "[push]\nmost_in_flight = {}\n{push}\n[streams]\nmost_streams = 2048\nmost_per_kms = 2048\n{log}",
             setting.window
         );
         let choice = Choice {
@@ -89,6 +96,13 @@ impl Stage {
     pub fn processes(&self) -> [Pid; 4] {
         let module = |end| self.secured.module(end).process.pid();
         [module(0), module(1), self.secured.cards.process.pid(), self.sink.pid()]
+    }
+
+    /// What leader, follower and cards have printed so far.
+    #[must_use]
+    pub fn traces(&self) -> [String; 3] {
+        [&self.secured.module(0).process, &self.secured.module(1).process, &self.secured.cards.process]
+            .map(Process::output)
     }
 
     /// Where everything lies.

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::{CardEnd, Cell, FromCard, HELD_BACK, ToCard, Zeroize};
 use crate::pulse::Pulse;
+use crate::timing;
 use crate::vault::Vault;
 
 /// Longest sleep: the thread looks after the card's health and telemetry at least this often.
@@ -228,6 +229,7 @@ impl<B: Backing> Worker<B> {
                 }
                 Some(CardEvent::Block(block)) => {
                     let (name, replayed) = (block.name(), block.replayed());
+                    timing::tell(timing::now(), format_args!("block {name} seen"));
                     let room =
                         u32::try_from(block.length()).ok().and_then(|length| self.vault.reserve(length));
                     let Some(mut room) = room else { return Ok(Turn::HeldBack { took }) };

@@ -22,18 +22,6 @@ purge() {
     DEBIAN_FRONTEND=noninteractive timeout 90 dpkg --purge qkdd qkd-sim
 }
 
-nothing_left() {
-    local left
-    listing >"$work/after"
-    left=$(diff "$work/before" "$work/after") || { head -n 20 <<<"$left"; return 1; }
-}
-
-no_units_left() {
-    local left
-    left=$(systemctl list-units --all --plain --no-legend 'qkd*' | grep -v '^qkd-vm' | awk '{print $1, $2, $3}')
-    [ -z "$left" ] || { echo "systemd still has: $left"; return 1; }
-}
-
 check "the packages are purged" purge
 check "purge leaves no file, user or group behind" nothing_left
 check "purge leaves no unit behind" no_units_left

@@ -1,16 +1,5 @@
 # Configurations first, then the packages; udev and systemd do the rest.
 
-# Every file outside of what changes by itself, and who there is. What a running system writes at any time (logs, dpkg's own lists,
-# systemd's timers and random seed, the copies that user tools keep) is not the packages'.
-listing() {
-    find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log \
-        -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/lib/systemd -o -path /root \) -prune -o -print |
-        grep -vxE '/etc/(passwd|group|shadow|gshadow|subuid|subgid)-|/etc/\.pwd\.lock|/etc/ld\.so\.cache' | sort
-    find /run/systemd/system /run/qkd /run/qkdd-proxy /run/qkd-sim /etc/systemd -print 2>/dev/null | sort
-    getent passwd | cut -d: -f1 | sed 's/^/user /' | sort
-    getent group | cut -d: -f1 | sed 's/^/group /' | sort
-}
-
 install_packages() {
     # The folder, the user and the group are the package's to make: what is there before them belongs to root.
     mkdir -p /etc/qkd && cp "$work/configuration/"*.toml /etc/qkd/ && chmod 0644 /etc/qkd/*.toml || return

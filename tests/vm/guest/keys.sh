@@ -6,7 +6,7 @@ keys() { ask keys begin && ask keys end; }
 keys_within() {
     local here=$work/keys
     mkdir -p "$here" && rm -f "$here"/*
-    local common=(--source kms://a --destination kms://b --key positional --seconds 2)
+    local common=(--source kms://a --destination kms://b --seconds 2)
     timeout 90 qkd-sim kms --module http://127.0.0.1:8002 --listen 127.0.0.1:9002 "${common[@]}" \
         --open --ids-out "$here/ids" --history "$here/a.jsonl" >"$here/a.log" 2>&1 &
     timeout 90 qkd-sim kms --module http://127.0.0.1:8003 --listen 127.0.0.1:9003 "${common[@]}" \

@@ -90,3 +90,27 @@ refused() {
     equal "the exit code" "$wanted" "$code" || { tail -n 5 <<<"$said"; return 1; }
     contains "$said" "$pattern"
 }
+
+# Every file outside of what changes by itself, and who there is. What a running system writes at any time (logs, dpkg's own lists,
+# systemd's timers and random seed, the copies that user tools keep) is not the packages'.
+listing() {
+    find / -xdev \( -path /proc -o -path /sys -o -path /dev -o -path /run -o -path /tmp -o -path /var/tmp -o -path /var/log \
+        -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache -o -path /var/lib/systemd -o -path /root \) -prune -o -print |
+        grep -vxE '/etc/(passwd|group|shadow|gshadow|subuid|subgid)-|/etc/\.pwd\.lock|/etc/ld\.so\.cache' | sort
+    find /run/systemd/system /run/qkd /run/qkdd-proxy /run/qkd-sim /etc/systemd -print 2>/dev/null | sort
+    getent passwd | cut -d: -f1 | sed 's/^/user /' | sort
+    getent group | cut -d: -f1 | sed 's/^/group /' | sort
+}
+
+# nothing_left: what there is now is what $work/before lists.
+nothing_left() {
+    local left
+    listing >"$work/after"
+    left=$(diff "$work/before" "$work/after") || { head -n 20 <<<"$left"; return 1; }
+}
+
+no_units_left() {
+    local left
+    left=$(systemctl list-units --all --plain --no-legend 'qkd*' | grep -v '^qkd-vm' | awk '{print $1, $2, $3}')
+    [ -z "$left" ] || { echo "systemd still has: $left"; return 1; }
+}

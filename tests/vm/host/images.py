@@ -13,7 +13,7 @@ BACKPORTS = apt.SUITES[1]
 QEMU = [f"{name}/{BACKPORTS}" for name in ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios")]
 QEMU += ["libc6"]
 KERNEL = "linux-image-cloud-amd64"
-GUEST = ["systemd", "systemd-sysv", "udev", "passwd", "kmod", "procps", "pciutils", "dbus", "openssl", "busybox-static"]
+GUEST = ["apt", "systemd", "systemd-sysv", "udev", "passwd", "kmod", "procps", "pciutils", "dbus", "openssl", "busybox-static"]
 
 
 def build(cache):

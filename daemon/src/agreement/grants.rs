@@ -9,7 +9,7 @@ use super::supply::{Supply, first_not_missing};
 use super::timers::Timer;
 use crate::interface::KeyStreamId;
 
-/// Shortest time between two rounds of granting.
+/// Shortest time between two rounds of granting that found key.
 const ROUND_MS: u64 = 2;
 /// Most octets that a stream gets in one turn.
 const TURN_BYTES: u64 = 128 << 10;
@@ -96,11 +96,14 @@ impl Core {
             return;
         }
         self.leading.granting = false;
-        self.leading.granted_ms = now.boot_ms;
         self.skip(now, out);
         let leading = &self.leading;
         let mut supply =
             Supply::gather(self.durable.mark, &self.holdings, &leading.peer_have, leading.peer_complete);
+        // A round without key costs little, as when a block has come here and not there yet; the next one does not wait for it.
+        if supply.bytes() > 0 {
+            self.leading.granted_ms = now.boot_ms;
+        }
         let mut granted = false;
         let mut too_coarse = Vec::new();
         let mut crowded = Vec::new();

@@ -44,12 +44,12 @@ impl Writer {
                 let begun = timing::now();
                 let result = write(ledger.as_mut(), audit.as_mut(), &writes, &events, &mut number);
                 let done = timing::now();
-                let took = begun.zip(done).map_or(0, |(begun, done)| done.since(begun));
-                timing::tell(done, format_args!("write {number} took {took} ns"));
                 let failed = result.is_err();
                 if finished.send(result).is_err() || failed {
                     break;
                 }
+                let took = begun.zip(done).map_or(0, |(begun, done)| done.since(begun));
+                timing::tell(done, format_args!("write {number} took {took} ns"));
             }
         })?;
         Ok(Self { orders: Some(orders), done, thread: Some(thread), writing: None })

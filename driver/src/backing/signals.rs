@@ -5,8 +5,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
 
 use super::{BackingError, Signals};
 
@@ -62,7 +63,7 @@ impl Eventfds {
         let others = [waker, other];
         let all = own.into_iter().chain(others.into_iter().flatten());
         let mut descriptors: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut descriptors, poll_timeout(timeout)) {
+        match ppoll(&mut descriptors, Some(TimeSpec::from_duration(timeout)), None) {
             Ok(0) | Err(Errno::EINTR) => return Ok((Signals::default(), false)),
             Ok(_) => {}
             Err(errno) => return Err(BackingError::Io { what: WAITING, source: errno.into() }),

@@ -25,7 +25,7 @@ use crate::server::{BadSocket, Port, Server};
 /// Pause after a step that was busy; each idle step doubles it.
 const PAUSE_MIN: Duration = Duration::from_micros(50);
 /// Longest pause while a host is connected. It bounds how late a card sees a command.
-const PAUSE_CONNECTED: Duration = Duration::from_millis(2);
+const PAUSE_CONNECTED: Duration = Duration::from_micros(500);
 /// Longest pause while none is.
 const PAUSE_ALONE: Duration = Duration::from_millis(10);
 /// The cards' clock moves by at most this at a time: after the host was suspended the link does not distil the

@@ -50,20 +50,28 @@ pub fn run(setting: &Setting, seconds: u64) -> ExitCode {
         let serial = serial(&traces[end]);
         Latencies::of(&traces[2], &serial, &traces[end], begun)
     });
-    // The follower's write follows the leader's, and both ends wait for it.
-    let parts = leader.writes.median() + follower.writes.median() + round_trips.median();
+    // Before the follower may push, the leader's grant is durable there and then at the follower; before the leader may, so is
+    // that it was told of that. What is known of a block travels to the leader at first, and the rest once more to and fro.
+    let step = |at: &Latencies| at.writes.median() + at.cells.median();
+    let [leads, follows] = [step(&leader), step(&follower)];
+    let round_trip = round_trips.median();
+    let ends = [
+        ("leader", &leader, 2.0 * leads + follows + 1.5 * round_trip),
+        ("follower", &follower, leads + follows + round_trip),
+    ];
     let mut kept = true;
-    for (name, latencies) in [("leader", &leader), ("follower", &follower)] {
+    for (name, latencies, parts) in ends {
         let ratio = latencies.committed.median() / parts;
         kept &= ratio <= FACTOR && latencies.written.median() < WRITTEN_US;
         kept &= latencies.committed.count() > 0 && latencies.written.count() > 0;
         println!(
-            "{name}: card to seen {}; card to committed {}, {ratio:.2} of both ends' writes and a round trip ({parts:.0}); \
-             committed to written {}; a synced write {}; {} deliveries",
+            "{name}: card to seen {}; card to committed {}, {ratio:.2} of the writes and round trips that it waits for \
+             ({parts:.0}); committed to written {}; a synced write {}, its number in the card's cell {}; {} deliveries",
             text(&latencies.seen),
             text(&latencies.committed),
             text(&latencies.written),
             text(&latencies.writes),
+            text(&latencies.cells),
             latencies.committed.count(),
         );
     }

@@ -47,6 +47,8 @@ pub struct Latencies {
     pub written: Latency,
     /// The ledger's synced writes.
     pub writes: Latency,
+    /// The card's stores of the cell, each after a write, as the daemon sees them.
+    pub cells: Latency,
 }
 
 /// A line of a trace: its moment in nanoseconds, and what happened.
@@ -72,7 +74,7 @@ impl Latencies {
             .filter(|(ns, _)| *ns >= begun)
             .filter_map(|(ns, what)| Some((what.strip_prefix(&prefix)?.strip_suffix(" announced")?, ns)))
             .collect();
-        let (mut seen, mut committed, mut written, mut writes) = (vec![], vec![], vec![], vec![]);
+        let [mut seen, mut committed, mut written, mut writes, mut cells] = [const { Vec::new() }; 5];
         // The first key of a block that waits to be written: position and moment of its commitment.
         let mut waiting: Option<(u64, u64)> = None;
         for (ns, what) in moments(daemon).filter(|(ns, _)| *ns >= begun) {
@@ -96,11 +98,15 @@ impl Latencies {
                 ["write", _, "took", took, "ns"] => {
                     writes.extend(took.parse().ok().map(|took| micros(0, took)));
                 }
+                ["cell", _, "took", took, "ns"] => {
+                    cells.extend(took.parse().ok().map(|took| micros(0, took)));
+                }
                 _ => {}
             }
         }
-        let [seen, committed, written, writes] = [seen, committed, written, writes].map(Latency::of);
-        Self { seen, committed, written, writes }
+        let [seen, committed, written, writes, cells] =
+            [seen, committed, written, writes, cells].map(Latency::of);
+        Self { seen, committed, written, writes, cells }
     }
 }
 
@@ -121,7 +127,7 @@ mod tests {
     fn moments_are_joined_by_block_and_position_and_not_by_their_order() {
         let cards = "[T] ns=900 card 0xa block 7/0 announced\nns=1000 card 0xa block 7/1 announced\n\
                      ns=1500 card 0xb block 7/1 announced\nns=21000 card 0xa block 7/2 announced";
-        let daemon = "ns=950 block 7/0 seen\nns=3000 block 7/1 seen\nns=4000 write 5 took 1500 ns\n\
+        let daemon = "ns=950 block 7/0 seen\nns=3000 block 7/1 seen\nns=4000 write 5 took 1500 ns\nns=4500 cell 5 took 400 ns\n\
                       ns=5000 stream s from 10 block 7/1 committed\nns=5500 stream s below 10 written\n\
                       ns=7000 stream s below 12 written\nns=8000 stream s below 14 written\n\
                       ns=25000 stream s from 12 block 7/2 committed\nother words";
@@ -130,5 +136,6 @@ mod tests {
         assert_eq!(latencies.committed, Latency::of(vec![4.0, 4.0]));
         assert_eq!(latencies.written, Latency::of(vec![2.0]));
         assert_eq!(latencies.writes, Latency::of(vec![1.5]));
+        assert_eq!(latencies.cells, Latency::of(vec![0.4]));
     }
 }

@@ -157,6 +157,8 @@ impl CardPort {
             zeroize: Arc::clone(&zeroize),
             stored: 0,
             requested: None,
+            requested_at: None,
+            cell_look: Duration::ZERO,
             awake: Arc::clone(&awake),
             waker: Arc::clone(&waker),
             next_telemetry: Instant::now(),

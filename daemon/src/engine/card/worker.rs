@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
+use nix::sys::time::TimeSpec;
 use qkd_driver::backing::Backing;
 use qkd_driver::{Card, CardEvent, Fault, TakeError, Woken};
 use rtrb::{Consumer, Producer};
@@ -14,15 +15,16 @@ use tokio::sync::Notify;
 
 use super::{CardEnd, Cell, FromCard, HELD_BACK, ToCard, Zeroize};
 use crate::pulse::Pulse;
-use crate::timing;
+use crate::timing::{self, Moment};
 use crate::vault::Vault;
 
 /// Longest sleep: the thread looks after the card's health and telemetry at least this often.
 const PULSE: Duration = Duration::from_millis(250);
 /// Between two readings of telemetry.
 const TELEMETRY: Duration = Duration::from_secs(1);
-/// While the card makes the cell durable: how soon to look.
-const CELL_LOOK: Duration = Duration::from_millis(1);
+/// While the card makes the cell durable: how soon to look first, and how late at last; there is no interrupt for it.
+const CELL_LOOK: Duration = Duration::from_micros(50);
+const CELL_LOOK_LONG: Duration = Duration::from_micros(200);
 /// How late to look for room when looking goes on and on. An order, which tells that blocks were released, comes before that.
 const HELD_BACK_LONG: Duration = Duration::from_millis(64);
 
@@ -37,6 +39,10 @@ pub(super) struct Worker<B: Backing> {
     pub(super) stored: u64,
     /// What it was asked to hold and does not show yet.
     pub(super) requested: Option<u64>,
+    /// When it was, in the trace.
+    pub(super) requested_at: Option<Moment>,
+    /// How soon to look whether it does.
+    pub(super) cell_look: Duration,
     pub(super) awake: Arc<Notify>,
     pub(super) waker: Arc<EventFd>,
     pub(super) next_telemetry: Instant,
@@ -118,16 +124,17 @@ impl<B: Backing> Worker<B> {
 
     /// Sleeps until the card, the engine or the clock wants something.
     fn sleep(&mut self) -> Result<Woken, Fault> {
-        let woken = self.card.wait(self.at_most(PULSE), Some(self.waker.as_fd()))?;
+        let longest = self.at_most(PULSE);
+        let woken = self.card.wait(longest, Some(self.waker.as_fd()))?;
         let _ = self.waker.read();
         Ok(woken)
     }
 
     /// Sleeps until the engine orders something, `longest` at most. The card's own events are no reason to wake: they
     /// wait for room.
-    fn wait_for_room(&self, longest: Duration) {
-        let timeout = PollTimeout::try_from(self.at_most(longest)).unwrap_or(PollTimeout::ZERO);
-        if poll(&mut [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)], timeout).is_err() {
+    fn wait_for_room(&mut self, longest: Duration) {
+        let timeout = TimeSpec::from_duration(self.at_most(longest));
+        if ppoll(&mut [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)], Some(timeout), None).is_err() {
             // Interrupted, or out of memory: not in a tight loop.
             std::thread::sleep(HELD_BACK);
         }
@@ -176,21 +183,32 @@ impl<B: Backing> Worker<B> {
                     wanted
                 }
             };
-            self.requested = Some(value);
+            if self.requested.replace(value).is_none() {
+                (self.cell_look, self.requested_at) = (CELL_LOOK, timing::now());
+            }
             if !self.card.cell_settled()? {
                 return Ok(());
             }
             self.requested = None;
             self.stored = value;
             self.cell.shown.store(value, Ordering::Release);
+
             self.awake.notify_one();
+            let now = timing::now();
+            let took = self.requested_at.zip(now).map_or(0, |(begun, now)| now.since(begun));
+            timing::tell(now, format_args!("cell {value} took {took} ns"));
         }
         Ok(())
     }
 
     /// `longest`, but not so long that the card's showing of the cell would be seen late.
-    fn at_most(&self, longest: Duration) -> Duration {
-        if self.requested.is_some() { longest.min(CELL_LOOK) } else { longest }
+    fn at_most(&mut self, longest: Duration) -> Duration {
+        if self.requested.is_none() {
+            return longest;
+        }
+        let look = self.cell_look;
+        self.cell_look = (look * 2).min(CELL_LOOK_LONG);
+        longest.min(look)
     }
 
     /// Answers whether to stop.
@@ -211,7 +229,7 @@ impl<B: Backing> Worker<B> {
     }
 
     fn take_events(&mut self) -> Result<Turn, Fault> {
-        let mut took = false;
+        let (mut took, mut seen) = (false, None);
         loop {
             // Room first, in the queue as well as in the vault: what has no room stays in the card.
             if self.news.is_full() {
@@ -229,7 +247,7 @@ impl<B: Backing> Worker<B> {
                 }
                 Some(CardEvent::Block(block)) => {
                     let (name, replayed) = (block.name(), block.replayed());
-                    timing::tell(timing::now(), format_args!("block {name} seen"));
+                    seen = timing::now().map(|now| (now, name));
                     let room =
                         u32::try_from(block.length()).ok().and_then(|length| self.vault.reserve(length));
                     let Some(mut room) = room else { return Ok(Turn::HeldBack { took }) };
@@ -245,6 +263,9 @@ impl<B: Backing> Worker<B> {
                 }
             };
             self.tell(news);
+            if let Some((now, name)) = seen.take() {
+                timing::tell(Some(now), format_args!("block {name} seen"));
+            }
             took = true;
         }
     }

@@ -15,11 +15,11 @@ use nix::unistd::Pid;
 use qkd_tests::DEADLINE;
 use qkd_tests::process::Process;
 use qkd_tests::push_bench::figures::{Cpu, Work, median};
-use qkd_tests::push_bench::light;
 use qkd_tests::push_bench::sample_request;
 use qkd_tests::push_bench::sink;
 use qkd_tests::push_bench::stage::{Setting, Stage};
 use qkd_tests::push_bench::wrk::{self, Load};
+use qkd_tests::push_bench::{idle, light};
 
 /// The daemon's own bound on octets on their way, `push.most_bytes_in_flight`.
 const MOST_BYTES_IN_FLIGHT: usize = 90_112;
@@ -62,6 +62,10 @@ struct Args {
     /// Measures latency instead: one block of 64 octets every 10 ms.
     #[arg(long, conflicts_with_all = ["streams", "rounds", "rate", "chunk"])]
     light: bool,
+    /// Measures daemons that have nothing to do instead, and opens and closes so many key streams.
+    #[arg(long, value_name = "STREAMS", num_args = 0..=1, default_missing_value = "10000",
+        conflicts_with_all = ["light", "streams", "rounds", "rate", "chunk"])]
+    idle: Option<usize>,
     /// Prints the daemons' process IDs, for a profiler.
     #[arg(long)]
     pids: bool,
@@ -142,6 +146,9 @@ fn main() -> ExitCode {
         light: args.light,
         qkdd: args.qkdd.clone(),
     };
+    if let Some(opened) = args.idle {
+        return idle::run(&setting, args.seconds, opened);
+    }
     if args.light {
         return light::run(&setting, args.seconds);
     }

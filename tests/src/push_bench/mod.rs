@@ -3,6 +3,7 @@
 
 pub mod checker;
 pub mod figures;
+pub mod idle;
 pub mod light;
 pub mod moments;
 pub mod request;

@@ -127,10 +127,28 @@ impl Stage {
     #[must_use]
     pub fn open(&mut self, streams: usize) -> Vec<Value> {
         let wanted = self.counts().flowing + streams;
+        let ids = self.register(streams);
+        let until = Instant::now() + DEADLINE;
+        loop {
+            let counts = self.counts();
+            if counts.flowing >= wanted {
+                return ids;
+            }
+            assert!(Instant::now() < until, "no key on every stream in time: {counts:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Opens so many key streams at both ends through the API, and asks for their key.
+    ///
+    /// # Panics
+    /// When that does not go in time.
+    #[must_use]
+    pub fn register(&self, streams: usize) -> Vec<Value> {
         let mut request = json!({
             "source": KMS[0], "destination": KMS[1], "key_stream_id": null, "qos": {"key_chunk_size": self.chunk},
         });
-        let ids: Vec<Value> = (0..streams)
+        (0..streams)
             .map(|_| {
                 request["key_stream_id"] = Value::Null;
                 let id = self.call(0, "POST", "open-connect", &request)["key_stream_id"].clone();
@@ -141,16 +159,7 @@ impl Stage {
                 }
                 id
             })
-            .collect();
-        let until = Instant::now() + DEADLINE;
-        loop {
-            let counts = self.counts();
-            if counts.flowing >= wanted {
-                return ids;
-            }
-            assert!(Instant::now() < until, "no key on every stream in time: {counts:?}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            .collect()
     }
 
     /// Closes them at both ends.

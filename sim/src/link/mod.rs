@@ -82,9 +82,16 @@ pub struct Link {
 }
 
 impl Link {
-    fn new(loss_db: f64, key: KeySource, weather: Weather, block_max: u32, seed: &mut ChaCha8Rng) -> Self {
+    fn new(
+        optics: Optics,
+        loss_db: f64,
+        key: KeySource,
+        weather: Weather,
+        block_max: u32,
+        seed: &mut ChaCha8Rng,
+    ) -> Self {
         Self {
-            optics: Optics::RECORD,
+            optics,
             loss_db,
             key,
             drift: Drift::new(ChaCha8Rng::from_rng(seed), weather),

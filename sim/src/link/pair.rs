@@ -37,6 +37,8 @@ impl End {
 /// What a pair is made of.
 #[derive(Clone, Debug)]
 pub struct PairOptions {
+    /// The optics at both ends.
+    pub optics: Optics,
     /// Loss of the link in dB; [`Optics::loss_for`] finds the one that gives a rate.
     pub loss_db: f64,
     /// Seed of drift, delays and faults. The same seed and the same steps give the same run.
@@ -60,6 +62,7 @@ impl PairOptions {
     #[must_use]
     pub fn calm(seed: u64) -> Self {
         Self {
+            optics: Optics::RECORD,
             loss_db: Optics::RECORD.loss_for(1e6).unwrap_or(LOSS_MAX_DB),
             seed,
             key_seed: None,
@@ -124,7 +127,8 @@ impl CardPair {
             card(serial_b, serial_a, Role::Receiver, memory_b)?,
         ];
         let mut seed = ChaCha8Rng::seed_from_u64(options.seed);
-        let link = Link::new(options.loss_db, key, options.weather, options.block_max, &mut seed);
+        let link =
+            Link::new(options.optics, options.loss_db, key, options.weather, options.block_max, &mut seed);
         let ends = CardEnds {
             cards,
             delays: super::Drift::new(ChaCha8Rng::from_rng(&mut seed), Weather::Calm),

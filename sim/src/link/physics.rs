@@ -24,7 +24,9 @@ pub const LOSS_MAX_DB: f64 = 60.0;
 /// The optics at both ends of a link.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Optics {
-    /// Pulses per second.
+    /// Systems of this kind side by side on one fibre, each at a wavelength of its own; what they yield adds up.
+    pub channels: u32,
+    /// Pulses per second, in each of them.
     pub pulse_rate: f64,
     /// Mean photon number of a signal pulse.
     pub signal_intensity: f64,
@@ -45,6 +47,7 @@ pub struct Optics {
 impl Optics {
     /// The kind of system that holds the record.
     pub const RECORD: Self = Self {
+        channels: 1,
         pulse_rate: 2.5e9,
         signal_intensity: 0.5,
         detection: 0.65,
@@ -71,7 +74,7 @@ impl Optics {
         let single_gain = single_yield * mu * (-mu).exp();
 
         let live = 1.0 / (1.0 + self.pulse_rate * gain * self.dead_time);
-        let sifted_pulses = self.sifting * self.pulse_rate * live;
+        let sifted_pulses = f64::from(self.channels) * self.sifting * self.pulse_rate * live;
         let fraction = single_gain * (1.0 - entropy(single_error)) - self.correction * gain * entropy(qber);
         Yield {
             secret_bit_s: (sifted_pulses * fraction).max(0.0),

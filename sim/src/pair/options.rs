@@ -34,6 +34,9 @@ pub struct Args {
     /// Loss of the link in dB; the rate follows from it. Without either, the rate is 1M.
     #[arg(long, value_name = "DB")]
     pub loss_db: Option<f64>,
+    /// Systems side by side on one fibre, each at a wavelength of its own: the greatest rate is 146.9M for each.
+    #[arg(long, default_value_t = 1, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub channels: u32,
     /// How often the link stops by itself.
     #[arg(long, value_enum, default_value = "field")]
     pub weather: Weather,
@@ -133,11 +136,12 @@ impl Args {
         serials: [u64; 2],
         fresh: &mut ChaCha12Rng,
     ) -> Result<PairOptions, BadOptions> {
+        let optics = Optics { channels: self.channels, ..Optics::RECORD };
         let loss_db = match (self.loss_db, self.rate.unwrap_or(1e6)) {
             (Some(loss_db), _) => loss_db,
-            (None, asked) => Optics::RECORD
+            (None, asked) => optics
                 .loss_for(asked)
-                .ok_or_else(|| BadOptions::Rate { asked, most: Optics::RECORD.usually(0.0).secret_bit_s })?,
+                .ok_or_else(|| BadOptions::Rate { asked, most: optics.usually(0.0).secret_bit_s })?,
         };
         // Two independent seeds: what can be told about a run must not tell its key.
         let seed = self.seed.unwrap_or_else(|| fresh.next_u64());
@@ -147,6 +151,7 @@ impl Args {
             None => fresh.fill_bytes(&mut key_seed),
         }
         Ok(PairOptions {
+            optics,
             loss_db,
             seed,
             key_seed: (self.key == KeyKind::Random).then_some(key_seed),

@@ -33,6 +33,8 @@ fn a_rate_becomes_the_loss_that_gives_it() {
         let given = Optics::RECORD.usually(loss).secret_bit_s;
         assert!((given / rate - 1.0).abs() < 1e-3, "{text}");
     }
+    let many = options("--channels 16 --rate 1.6G", 0).unwrap();
+    assert!((many.optics.usually(many.loss_db).secret_bit_s / 1.6e9 - 1.0).abs() < 1e-3, "{many:?}");
     assert!((options("--loss-db 12.5", 0).unwrap().loss_db - 12.5).abs() < 1e-9);
 }
 

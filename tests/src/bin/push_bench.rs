@@ -53,6 +53,9 @@ struct Args {
     /// Secret key rate of the simulated link, as qkd-sim pair takes it.
     #[arg(long, default_value = "146M")]
     rate: String,
+    /// Systems on the simulated link's fibre: each gives up to 146.9M.
+    #[arg(long, default_value_t = 1)]
+    channels: u32,
     /// Daemons only, without wrk.
     #[arg(long)]
     no_wrk: bool,
@@ -143,6 +146,7 @@ fn main() -> ExitCode {
         chunk: args.chunk,
         window: args.window,
         rate: args.rate.clone(),
+        channels: args.channels,
         light: args.light,
         qkdd: args.qkdd.clone(),
     };

@@ -31,6 +31,8 @@ pub struct Setting {
     pub window: u32,
     /// Secret key rate of the link, as the pair takes it.
     pub rate: String,
+    /// Systems on the fibre, as the pair takes it.
+    pub channels: u32,
     /// Blocks of 64 octets, and cards and daemons that trace what happens when.
     pub light: bool,
     /// Another program than the `qkdd` that was built.
@@ -54,7 +56,8 @@ impl Stage {
     #[must_use]
     pub fn start(setting: &Setting) -> Self {
         let folder = TempDir::with_prefix_in("bench-", target()).expect("a folder");
-        let mut options = vec!["--weather", "calm", "--rate", &setting.rate];
+        let channels = setting.channels.to_string();
+        let mut options = vec!["--weather", "calm", "--rate", &setting.rate, "--channels", &channels];
         if setting.light {
             options.extend(["--block-max", "64"]);
         }

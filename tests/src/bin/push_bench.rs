@@ -19,7 +19,7 @@ use qkd_tests::push_bench::sample_request;
 use qkd_tests::push_bench::sink;
 use qkd_tests::push_bench::stage::{Setting, Stage};
 use qkd_tests::push_bench::wrk::{self, Load};
-use qkd_tests::push_bench::{idle, light};
+use qkd_tests::push_bench::{idle, light, long};
 
 /// The daemon's own bound on octets on their way, `push.most_bytes_in_flight`.
 const MOST_BYTES_IN_FLIGHT: usize = 90_112;
@@ -69,6 +69,12 @@ struct Args {
     #[arg(long, value_name = "STREAMS", num_args = 0..=1, default_missing_value = "10000",
         conflicts_with_all = ["light", "streams", "rounds", "rate", "chunk"])]
     idle: Option<usize>,
+    /// Goes on until so many chunks have come at each end, without wrk, and looks whether cost and memory stay flat.
+    #[arg(long, value_name = "NUMBER", conflicts_with_all = ["light", "idle", "rounds", "seconds"])]
+    chunks: Option<u64>,
+    /// With --chunks: where the course is written to.
+    #[arg(long, value_name = "FILE", default_value = "target/long.csv")]
+    csv: PathBuf,
     /// Prints the daemons' process IDs, for a profiler.
     #[arg(long)]
     pids: bool,
@@ -168,6 +174,11 @@ fn main() -> ExitCode {
         if args.plain { "plain HTTP" } else { "mutual TLS" },
         args.rate
     );
+    if let Some(chunks) = args.chunks {
+        let flat = long::run(&mut stage, usize::from(args.streams), chunks, &args.csv);
+        let verdict = verdict(&mut stage);
+        return if flat == ExitCode::SUCCESS { verdict } else { flat };
+    }
     println!(
         "round   leader: chunks/s   /CPU-s  us/push  sys   follower: chunks/s   /CPU-s  us/push  sys   cards, sink: us   \
          wrk: /s   /CPU-s   leader/wrk  follower/wrk"

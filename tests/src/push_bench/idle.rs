@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::unistd::Pid;
 
 use super::figures::Cpu;
-use super::stage::{Setting, Stage};
+use super::stage::{Setting, Stage, memory};
 
 /// Secret key rate: next to none.
 pub const RATE: &str = "1k";
@@ -36,13 +36,8 @@ struct Look {
 
 impl Look {
     fn at(process: Pid) -> Self {
-        let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process lives");
-        let kilobytes = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().split(' ').next()?.parse().ok());
         let files = std::fs::read_dir(format!("/proc/{process}/fd")).expect("the process's files").count();
-        let memory = kilobytes.map_or(f64::NAN, |kilobytes: f64| kilobytes * 1024.0);
-        Self { cpu: Cpu::of(process), memory, files }
+        Self { cpu: Cpu::of(process), memory: memory(process), files }
     }
 }
 
@@ -70,17 +65,17 @@ pub fn run(setting: &Setting, seconds: u64, opened: usize) -> ExitCode {
     let daemons = [leader, follower];
     sleep(WARM_UP);
     let alone = share(daemons, seconds);
-    let memory = daemons.map(|daemon| Look::at(daemon).memory / 1e6);
+    let resident = daemons.map(|daemon| memory(daemon) / 1e6);
     println!(
         "leader and follower, no key stream: {}; {:.1} and {:.1} MB resident",
         percent(alone),
-        memory[0],
-        memory[1]
+        resident[0],
+        resident[1]
     );
     let ids = stage.register(WAITING);
     sleep(WARM_UP);
     let waiting = share(daemons, seconds);
-    let more = daemons.map(|daemon| Look::at(daemon).memory / 1e6);
+    let more = daemons.map(|daemon| memory(daemon) / 1e6);
     println!("with {WAITING} that wait for key: {}; {:.1} and {:.1} MB", percent(waiting), more[0], more[1]);
     stage.close(&ids);
     sleep(WARM_UP);
@@ -93,7 +88,7 @@ pub fn run(setting: &Setting, seconds: u64, opened: usize) -> ExitCode {
     let took = begun.elapsed().as_secs_f64();
     sleep(WARM_UP);
     let last = daemons.map(Look::at);
-    let mut kept = (0..2).all(|end| alone[end] < MOST.0 && memory[end] < MOST.1);
+    let mut kept = (0..2).all(|end| alone[end] < MOST.0 && resident[end] < MOST.1);
     #[allow(clippy::cast_precision_loss, reason = "streams of one run")]
     let number = opened as f64;
     for (name, (first, last)) in ["leader", "follower"].iter().zip(first.iter().zip(&last)) {

@@ -5,6 +5,7 @@ pub mod checker;
 pub mod figures;
 pub mod idle;
 pub mod light;
+pub mod long;
 pub mod moments;
 pub mod request;
 pub mod sink;

@@ -187,6 +187,18 @@ impl Stage {
     }
 }
 
+/// Resident memory of a process, in octets.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn memory(process: Pid) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("the process lives");
+    let kilobytes =
+        status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().split(' ').next()?.parse().ok());
+    kilobytes.map_or(f64::NAN, |kilobytes: f64| kilobytes * 1024.0)
+}
+
 fn target() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR");
     target.map_or_else(|| workspace().join("target"), |folder| workspace().join(folder))

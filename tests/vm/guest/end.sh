@@ -18,7 +18,9 @@ check "the other cards' daemons do not notice" others_go_on
 # package's to remove.
 purge() {
     systemctl stop 'qkd-vm-*.service' 2>/dev/null
-    rm -rf /run/systemd/system/qkd-probe@.service /etc/systemd/system/qkdd@*.service.d /etc/systemd/system/*.wants/qkdd-proxy@*
+    rm -rf /run/systemd/system/qkd-probe@.service /etc/systemd/system/qkdd@*.service.d /etc/systemd/system/qkdd-*@*.socket.d \
+        /etc/systemd/system/*.wants/qkdd-*@*
+    rmdir --ignore-fail-on-non-empty /etc/systemd/system/sockets.target.wants
     DEBIAN_FRONTEND=noninteractive timeout 90 dpkg --purge qkdd qkd-sim
 }
 

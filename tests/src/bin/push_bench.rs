@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use qkd_tests::DEADLINE;
 use qkd_tests::process::Process;
 use qkd_tests::push_bench::figures::{Cpu, Work, median};
+use qkd_tests::push_bench::processors::{Processors, measured};
 use qkd_tests::push_bench::sample_request;
 use qkd_tests::push_bench::sink;
 use qkd_tests::push_bench::stage::{Setting, Stage};
@@ -75,6 +76,10 @@ struct Args {
     /// With --chunks: where the course is written to.
     #[arg(long, value_name = "FILE", default_value = "target/long.csv")]
     csv: PathBuf,
+    /// Lets the system choose processors. Otherwise both daemons, and wrk in turn with them, have one of them, and cards and sink
+    /// another.
+    #[arg(long)]
+    unpinned: bool,
     /// Prints the daemons' process IDs, for a profiler.
     #[arg(long)]
     pids: bool,
@@ -111,7 +116,7 @@ fn daemons(stage: &mut Stage, seconds: u64) -> [Work; 4] {
     std::array::from_fn(|who| Work { pushes: pushes[who], cpu: cpu[who], seconds })
 }
 
-fn load(stage: &mut Stage, args: &Args) -> Work {
+fn load(stage: &mut Stage, args: &Args, processors: Option<Processors>) -> Work {
     let host = format!("localhost:{}", stage.load.port());
     let id = "00000000-0000-4000-8000-000000000000";
     let request = sample_request(&host, id, 1_000_000, args.chunk as usize);
@@ -120,7 +125,7 @@ fn load(stage: &mut Stage, args: &Args) -> Work {
     let load = Load { to: stage.load, tls: !args.plain, connections, depth, request: &request };
     let first = stage.counts();
     // As many as there are daemons: the sink has as much to do, and the machine as many who want its processors.
-    let both = [0, 1].map(|_| wrk::start(load, &stage.folder()));
+    let both = [0, 1].map(|_| measured(processors, || wrk::start(load, &stage.folder())));
     // A connection of each is made to see whether the address is good.
     let wanted = both.len() * (connections + 1);
     let begun = |stage: &mut Stage| {
@@ -152,6 +157,7 @@ fn main() -> ExitCode {
         chunk: args.chunk,
         window: args.window,
         rate: args.rate.clone(),
+        processors: if args.unpinned { None } else { Processors::choose() },
         channels: args.channels,
         light: args.light,
         qkdd: args.qkdd.clone(),
@@ -189,7 +195,7 @@ fn main() -> ExitCode {
         std::thread::sleep(WARM_UP);
         let work = daemons(&mut stage, args.seconds);
         stage.close(&ids);
-        let load = (!args.no_wrk).then(|| load(&mut stage, &args));
+        let load = (!args.no_wrk).then(|| load(&mut stage, &args, setting.processors));
         let round = Round { work, load };
         println!("{number:5} {}", line(std::slice::from_ref(&round)));
         rounds.push(round);

@@ -59,7 +59,7 @@ fn percent(shares: [f64; 2]) -> String {
 /// When something does not work in time.
 #[must_use]
 pub fn run(setting: &Setting, seconds: u64, opened: usize) -> ExitCode {
-    let setting = Setting { chunk: CHUNK, rate: RATE.into(), ..setting.clone() };
+    let setting = Setting { chunk: CHUNK, rate: RATE.into(), processors: None, ..setting.clone() };
     let stage = Stage::start(&setting);
     let [leader, follower, ..] = stage.processes();
     let daemons = [leader, follower];

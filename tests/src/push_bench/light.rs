@@ -31,7 +31,8 @@ const WRITTEN_US: f64 = 150.0;
 /// When something does not work in time.
 #[must_use]
 pub fn run(setting: &Setting, seconds: u64) -> ExitCode {
-    let setting = Setting { chunk: CHUNK, rate: RATE.into(), light: true, ..setting.clone() };
+    let setting =
+        Setting { chunk: CHUNK, rate: RATE.into(), light: true, processors: None, ..setting.clone() };
     let mut stage = Stage::start(&setting);
     let ids = stage.open(1);
     sleep(WARM_UP);

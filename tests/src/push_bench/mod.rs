@@ -7,6 +7,7 @@ pub mod idle;
 pub mod light;
 pub mod long;
 pub mod moments;
+pub mod processors;
 pub mod request;
 pub mod sink;
 pub mod stage;

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use super::processors::{Processors, measured};
 use super::sink::Counts;
 use crate::DEADLINE;
 use crate::module::Cards;
@@ -31,6 +32,8 @@ pub struct Setting {
     pub window: u32,
     /// Secret key rate of the link, as the pair takes it.
     pub rate: String,
+    /// Where it all runs.
+    pub processors: Option<Processors>,
     /// Systems on the fibre, as the pair takes it.
     pub channels: u32,
     /// Blocks of 64 octets, and cards and daemons that trace what happens when.
@@ -56,6 +59,8 @@ impl Stage {
     #[must_use]
     pub fn start(setting: &Setting) -> Self {
         let folder = TempDir::with_prefix_in("bench-", target()).expect("a folder");
+        // This thread, and with it cards and sink, go to their processor.
+        measured(setting.processors, || ());
         let channels = setting.channels.to_string();
         let mut options = vec!["--weather", "calm", "--rate", &setting.rate, "--channels", &channels];
         if setting.light {
@@ -87,8 +92,10 @@ impl Stage {
             qkdd: setting.qkdd.as_deref(),
             ..Choice::default()
         };
-        secured.start_module(0, choice);
-        secured.start_module(1, choice);
+        measured(setting.processors, || {
+            secured.start_module(0, choice);
+            secured.start_module(1, choice);
+        });
         let _ = secured.module(1).process.line("takes over epoch", DEADLINE);
         let clients = ["kms-a", "kms-b"].map(|name| secured.client(name, hybrid()));
         Self { secured, sink, load, clients, asked: 0, chunk: setting.chunk }

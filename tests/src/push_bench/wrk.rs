@@ -25,8 +25,11 @@ pub struct Load<'a> {
 /// for ever at a million answers a second, and would count as time of its pushes.
 #[must_use]
 pub fn start(load: Load<'_>, folder: &Path) -> Process {
-    let path = folder.join("load.lua");
-    std::fs::write(&path, script(load.request, load.depth)).expect("a script can be written");
+    // Written once: a second wrk must not find the first one's script half rewritten.
+    let path = folder.join(format!("load-{}-{}.lua", load.request.len(), load.depth));
+    if !path.exists() {
+        std::fs::write(&path, script(load.request, load.depth)).expect("a script can be written");
+    }
     let mut command = Command::new("wrk");
     command.args(["-t1", &format!("-c{}", load.connections), "-d24h", "-s"]).arg(path).arg(format!(
         "{}://localhost:{}/",

@@ -15,8 +15,9 @@ const ROUND_MS: u64 = 2;
 const TURN_BYTES: u64 = 128 << 10;
 /// With rivals, a turn is no less than this part of a second's key, so that entries stay few, ...
 const TURNS_PER_SECOND: u64 = 64;
-/// ... but no more than this for that reason.
+/// ... but no more than the greater of these for that reason: an entry costs what some chunks do.
 const SHORT_TURN_BYTES: u64 = 8 << 10;
+const SHORT_TURN_CHUNKS: u64 = 16;
 /// Weights are whole numbers: service among the minima is counted in this part of an octet by bit/s.
 const MINIMUM_SCALE: u128 = 1 << 32;
 
@@ -200,7 +201,7 @@ impl Core {
         let rivals = self.leading.scheduler.rivals(claim) as u64;
         if rivals > 1 {
             let second = self.link.rate_bps / 8;
-            let short = (second / TURNS_PER_SECOND).min(SHORT_TURN_BYTES);
+            let short = (second / TURNS_PER_SECOND).min(SHORT_TURN_BYTES.max(chunk * SHORT_TURN_CHUNKS));
             most = most.min((supply.bytes() / rivals).max(short).max(chunk));
         }
         if most < chunk {

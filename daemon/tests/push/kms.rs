@@ -165,6 +165,7 @@ fn parse(octets: &[u8]) -> Option<(Seen, usize)> {
     let length: usize = std::str::from_utf8(length.value).unwrap().parse().unwrap();
     let body = octets.get(start..start + length)?;
     let body: Value = serde_json::from_slice(body).expect("a body that is no JSON");
+    crate::document::check(&body);
     assert_eq!(body["metadata"]["size"], 57);
     assert_eq!(body["metadata"]["buffer"]["key_stream_id"], crate::stream::STREAM.to_string());
     let seen = Seen {

@@ -169,6 +169,12 @@ fn modules(pages: &Pages) {
 
 fn probed_kms(pages: &Pages) {
     let place = Place::new();
+    let script = workspace().join("packaging/ci/push-keys");
+    let script = format!("{} --module 127.0.0.1:8001 --far 127.0.0.1:9002", script.display());
+    let edits = [("/usr/share/doc/qkd-sim/examples/push-keys", script.as_str())];
+    let said = place.run("push keys", &edited(pages.take("push keys"), &edits));
+    assert!(said.contains("PASS: the KMS has accepted"), "{said}");
+
     let kms =
         "exec qkd-sim kms --listen 127.0.0.1:9001 --source kms://a --destination kms://b --open --module";
     let plain = place.shell("the KMS", &format!("{kms} http://127.0.0.1:8001"));

@@ -30,6 +30,12 @@ impl Running {
     pub fn process(&self) -> &Process {
         &self.0
     }
+
+    /// The program, to wait for its end.
+    #[must_use]
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.0
+    }
 }
 
 impl Drop for Running {

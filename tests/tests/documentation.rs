@@ -148,6 +148,9 @@ fn operator(pages: &Pages) {
         let (said, code) = place.code_of(&command, &command);
         assert_eq!(code, wanted, "{command}:\n{said}");
     }
+    let ours = ("/run/qkd/ADDRESS/qkdd.ctl", "/tmp/qkd-lab/qkdd.ctl");
+    let said = place.run("status of a module", &edited(pages.take("status of a module"), &[ours]));
+    assert!(said.contains("no key stream is open"), "{said}");
     for (name, instance) in [("zeroize", "INSTANCE"), ("zeroize as an operator", "ADDRESS")] {
         let socket = format!("/run/qkd/{instance}/qkdd.ctl");
         let said = place.run(name, &edited(pages.take(name), &[(&socket, "/tmp/qkd-lab/qkdd.ctl")]));

@@ -64,6 +64,7 @@ const RUNNERS: &[(&str, &str, usize, Runner)] = &[
     ),
     ("docs/certificates.md", "run: virtual machine", 1, Runner::Says(virtual_machine)),
     ("docs/operators.md", "run: virtual machine", 5, Runner::Says(virtual_machine)),
+    ("docs/troubleshooting.md", "run: virtual machine", 1, Runner::Says(virtual_machine)),
     (
         "docs/messages.md",
         "run: by hand",

@@ -4,6 +4,7 @@
 
 pub mod adversaries;
 pub mod conform;
+pub mod documentation;
 pub mod ends;
 pub mod holding_kms;
 pub mod http;

@@ -34,6 +34,8 @@ pub(crate) struct Seen {
     /// Requests on the same connection that had no answer yet, this one included.
     pub(crate) waiting: usize,
     pub(crate) waiting_octets: usize,
+    /// What docs/openapi-kms.json does not allow in it.
+    wrong: Vec<String>,
 }
 
 type Script = dyn Fn(usize, &Seen) -> Reaction + Send + Sync;
@@ -81,7 +83,11 @@ impl ScriptedKms {
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
-        self.seen.lock().unwrap().clone()
+        let seen = self.seen.lock().unwrap().clone();
+        // Here, where the test looks: a panic among the connections only would make it wait.
+        let wrong: Vec<_> = seen.iter().flat_map(|seen| &seen.wrong).collect();
+        assert!(wrong.is_empty(), "{:?}", wrong.first());
+        seen
     }
 
     pub(crate) fn connections(&self) -> usize {
@@ -175,6 +181,7 @@ fn parse(octets: &[u8]) -> Option<(Seen, usize)> {
         octets: start + length,
         waiting: 0,
         waiting_octets: 0,
+        wrong: crate::document::wrong_in(&body),
     };
     Some((seen, start + length))
 }

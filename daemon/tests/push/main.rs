@@ -11,6 +11,7 @@
 )]
 
 mod control;
+mod document;
 mod kms;
 mod stream;
 mod success;

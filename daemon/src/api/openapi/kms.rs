@@ -1,4 +1,5 @@
-//! What a KMS serves: key-material. The QKD module is its client, and its words are held against this by a test.
+//! What a KMS serves: key-material. The QKD module is its client, and every message that the tests of the push
+//! see is held against this (`daemon/tests/push/document.rs`).
 
 use serde_json::json;
 use utoipa::openapi::path::{HttpMethod, OperationBuilder};

@@ -137,9 +137,13 @@ fn without_the_right_certificate_nobody_gets_a_byte_of_the_api() {
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     // The right authority, but a name that stands for no KMS: refused whatever it asks.
     let peer = secured.client("module-b", classical());
-    for (method, path, status) in
-        [("POST", "open-connect", 5), ("GET", "get-key", 3), ("PUT", "close", 5), ("POST", "nowhere", 4)]
-    {
+    for (method, path, status) in [
+        ("POST", "open-connect", 5),
+        ("GET", "get-key", 3),
+        ("PUT", "close", 5),
+        ("POST", "nowhere", 4),
+        ("GET", "openapi.json", 4),
+    ] {
         let reply = peer.call(api, method, path, &json!({"key_stream_id": uuid::Uuid::new_v4()}));
         assert_eq!((reply.http, &reply.body["status"]), (403, &json!(status)), "{reply:?}");
     }

@@ -27,6 +27,9 @@ const MOST_BYTES_IN_FLIGHT: usize = 90_112;
 /// From the first key to the first measurement: the window has widened, and what was in the vault at first is pushed.
 const WARM_UP: Duration = Duration::from_secs(2);
 
+/// Greatest rates of streams in bit/s, with --mixed.
+const MIXED: [u64; 7] = [16_000, 1_000_000, 32_000, 256_000, 64_000, 512_000, 128_000];
+
 /// Pushes per CPU-second of both daemons, and of wrk against the same sink.
 #[derive(Debug, Parser)]
 struct Args {
@@ -45,6 +48,9 @@ struct Args {
     /// Key streams, each with a connection of its own.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
     streams: u16,
+    /// The streams have greatest rates from 16 kb/s to 1 Mb/s, one like none of its neighbours.
+    #[arg(long)]
+    mixed: bool,
     /// Seconds of one measurement.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=86_400))]
     seconds: u64,
@@ -157,6 +163,7 @@ fn main() -> ExitCode {
         chunk: args.chunk,
         window: args.window,
         rate: args.rate.clone(),
+        bounds: if args.mixed { &MIXED } else { &[] },
         processors: if args.unpinned { None } else { Processors::choose() },
         channels: args.channels,
         light: args.light,

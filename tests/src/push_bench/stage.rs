@@ -21,6 +21,9 @@ use crate::secure::{Choice, Client, KMS, Secured, hybrid};
 const PATIENT: [&str; 3] =
     ["grace_ms = 30000", "handshake_deadline_ms = 60000", "answer_deadline_ms = 60000"];
 
+/// Calls that are made at once.
+const CLIENTS: usize = 16;
+
 /// What differs between runs.
 #[derive(Clone, Debug)]
 pub struct Setting {
@@ -34,6 +37,8 @@ pub struct Setting {
     pub rate: String,
     /// Where it all runs.
     pub processors: Option<Processors>,
+    /// Greatest rates of the streams in bit/s, one after the other and again from the first; none where there are none.
+    pub bounds: &'static [u64],
     /// Systems on the fibre, as the pair takes it.
     pub channels: u32,
     /// Blocks of 64 octets, and cards and daemons that trace what happens when.
@@ -52,6 +57,7 @@ pub struct Stage {
     clients: [Client; 2],
     asked: usize,
     chunk: u32,
+    bounds: &'static [u64],
 }
 
 impl Stage {
@@ -98,7 +104,7 @@ impl Stage {
         });
         let _ = secured.module(1).process.line("takes over epoch", DEADLINE);
         let clients = ["kms-a", "kms-b"].map(|name| secured.client(name, hybrid()));
-        Self { secured, sink, load, clients, asked: 0, chunk: setting.chunk }
+        Self { secured, sink, load, clients, asked: 0, chunk: setting.chunk, bounds: setting.bounds }
     }
 
     /// Processes: leader, follower, cards, sink.
@@ -155,30 +161,31 @@ impl Stage {
     /// When that does not go in time.
     #[must_use]
     pub fn register(&self, streams: usize) -> Vec<Value> {
-        let mut request = json!({
-            "source": KMS[0], "destination": KMS[1], "key_stream_id": null, "qos": {"key_chunk_size": self.chunk},
-        });
-        (0..streams)
-            .map(|_| {
-                request["key_stream_id"] = Value::Null;
-                let id = self.call(0, "POST", "open-connect", &request)["key_stream_id"].clone();
-                request["key_stream_id"] = id.clone();
-                let _ = self.call(1, "POST", "open-connect", &request);
-                for end in 0..2 {
-                    let _ = self.call(end, "POST", "get-key", &json!({"key_stream_id": id}));
-                }
-                id
-            })
-            .collect()
+        let numbers: Vec<usize> = (0..streams).collect();
+        at_once(&numbers, |number| {
+            let mut request = json!({
+                "source": KMS[0], "destination": KMS[1], "key_stream_id": null, "qos": {"key_chunk_size": self.chunk},
+            });
+            if let Some(bound) = self.bounds.get(number % self.bounds.len().max(1)) {
+                request["qos"]["max_bps"] = json!(bound);
+            }
+            let id = self.call(0, "POST", "open-connect", &request)["key_stream_id"].clone();
+            request["key_stream_id"] = id.clone();
+            let _ = self.call(1, "POST", "open-connect", &request);
+            for end in 0..2 {
+                let _ = self.call(end, "POST", "get-key", &json!({"key_stream_id": id}));
+            }
+            id
+        })
     }
 
     /// Closes them at both ends.
     pub fn close(&self, ids: &[Value]) {
-        for id in ids {
+        let _ = at_once(ids, |id| {
             for end in 0..2 {
                 let _ = self.call(end, "PUT", "close", &json!({"key_stream_id": id}));
             }
-        }
+        });
     }
 
     fn call(&self, end: usize, method: &str, path: &str, request: &Value) -> Value {
@@ -192,6 +199,18 @@ impl Stage {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Does the same with each of `items`, some of them at once.
+fn at_once<I: Sync, T: Send>(items: &[I], work: impl Fn(&I) -> T + Sync) -> Vec<T> {
+    let part = items.len().div_ceil(CLIENTS).max(1);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = items
+            .chunks(part)
+            .map(|part| scope.spawn(|| part.iter().map(&work).collect::<Vec<T>>()))
+            .collect();
+        parts.into_iter().flat_map(|part| part.join().expect("the client's thread")).collect()
+    })
 }
 
 /// Resident memory of a process, in octets.

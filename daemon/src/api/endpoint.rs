@@ -76,6 +76,7 @@ impl Endpoint {
             && !self.failures().contains(status)
         {
             log::error!(
+                id = "api.undocumented_answer";
                 "{} is answered with status {status:?}, which its OpenAPI document does not name",
                 self.path()
             );

@@ -59,6 +59,32 @@ fn a_turn_among_rivals_is_no_crumb_of_what_the_link_gives_and_no_more_than_that(
 }
 
 #[test]
+fn a_turn_of_large_chunks_is_worth_its_entry_where_the_link_gives_enough() {
+    // Sixteen chunks, but no more than a 64th of a second's key or, where that is more, a rival's part of what is there.
+    for (rate, turn) in [(80_000_000, 65_536), (20_000_000, 36_864), (8_000_000, 32_768)] {
+        let mut both = Ends::in_step(rate);
+        for _ in 0..2 {
+            both.stream(qos(4_096));
+        }
+        hold(&mut both, 0, &[65_536]);
+        both.run(20);
+        assert_eq!(grants(&both)[0].2, turn, "at {rate} bit/s");
+    }
+}
+
+#[test]
+fn a_block_that_the_follower_has_just_told_of_does_not_wait_because_the_leader_looked_before() {
+    let mut both = Ends::in_step(8_000_000);
+    both.stream(qos(32));
+    both.run(100);
+    let came = both.time;
+    hold(&mut both, 0, &[64]);
+    both.run(20);
+    let made = grants(&both)[0].0;
+    assert!(made <= came + 1, "it came at {came} and was granted at {made}");
+}
+
+#[test]
 fn minima_that_cannot_all_be_met_share_in_their_proportion() {
     let mut both = Ends::in_step(8_000_000);
     let minimum = |bps| QosRequest { min_bps: Some(bps), ..qos(32) };

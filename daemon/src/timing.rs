@@ -12,19 +12,19 @@ const TARGET: &str = "timing";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Moment(u64);
 
-impl Moment {
-    /// Nanoseconds since an earlier one.
-    pub(crate) fn since(self, earlier: Self) -> u64 {
-        self.0.saturating_sub(earlier.0)
-    }
-}
-
 /// Now; `None` unless the trace is written: no clock is asked then.
 pub(crate) fn now() -> Option<Moment> {
     log::log_enabled!(target: TARGET, log::Level::Trace).then(|| {
         let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
         Moment(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX))
     })
+}
+
+/// Writes that something which began at `begun` was over at `done`.
+pub(crate) fn took(begun: Option<Moment>, done: Option<Moment>, what: Arguments<'_>) {
+    if let Some((Moment(begun), Moment(ns))) = begun.zip(done) {
+        tell(done, format_args!("{what} took {} ns", ns.saturating_sub(begun)));
+    }
 }
 
 /// Writes what happened at `moment`.

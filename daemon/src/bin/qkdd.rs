@@ -17,7 +17,8 @@ use tokio::signal::unix::{SignalKind, signal};
 fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(document) = args.openapi {
-        print!("{}", openapi::json(document.into()));
+        // Whoever closed standard output does not want to know.
+        let _ = std::io::stdout().write_all(openapi::json(document.into()).as_bytes());
         return ExitCode::SUCCESS;
     }
     // The command line is refused without it.

@@ -48,8 +48,7 @@ impl Writer {
                 if finished.send(result).is_err() || failed {
                     break;
                 }
-                let took = begun.zip(done).map_or(0, |(begun, done)| done.since(begun));
-                timing::tell(done, format_args!("write {number} took {took} ns"));
+                timing::took(begun, done, format_args!("write {number}"));
             }
         })?;
         Ok(Self { orders: Some(orders), done, thread: Some(thread), writing: None })

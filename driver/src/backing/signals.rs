@@ -5,13 +5,15 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, ppoll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 
 use super::{BackingError, Signals};
 
 const WAITING: &str = "waiting for the card";
+/// Longest wait: longer than any that a card has, and a time that the kernel takes.
+const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// One eventfd for each thing that can be signalled.
 #[derive(Debug)]
@@ -63,7 +65,7 @@ impl Eventfds {
         let others = [waker, other];
         let all = own.into_iter().chain(others.into_iter().flatten());
         let mut descriptors: Vec<PollFd<'_>> = all.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match ppoll(&mut descriptors, Some(TimeSpec::from_duration(timeout)), None) {
+        match ppoll(&mut descriptors, Some(poll_timeout(timeout)), None) {
             Ok(0) | Err(Errno::EINTR) => return Ok((Signals::default(), false)),
             Ok(_) => {}
             Err(errno) => return Err(BackingError::Io { what: WAITING, source: errno.into() }),
@@ -90,10 +92,9 @@ fn take(eventfd: &EventFd) -> bool {
     eventfd.read().is_ok_and(|count| count > 0)
 }
 
-/// A time for poll, rounded up to milliseconds so that the last one is not spun through.
-pub(super) fn poll_timeout(time: Duration) -> PollTimeout {
-    let ms = time.as_micros().div_ceil(1000);
-    i32::try_from(ms).ok().and_then(|ms| PollTimeout::try_from(ms).ok()).unwrap_or(PollTimeout::MAX)
+/// A time for ppoll, of at most some weeks.
+pub(super) fn poll_timeout(time: Duration) -> TimeSpec {
+    TimeSpec::from_duration(time.min(LONGEST))
 }
 
 #[cfg(test)]

@@ -20,9 +20,6 @@ mod telemetry;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::time::Duration;
-
-use nix::time::{ClockId, clock_gettime};
 use qkd_contract::registers as reg;
 use qkd_contract::state::{Fault, LinkState, State};
 
@@ -187,6 +184,11 @@ impl Card {
         self.misbehaviour.gone_until.is_none() && self.life.optics_ready()
     }
 
+    /// Newest block that was delivered to the host since START.
+    pub(crate) fn newest_delivered(&self) -> Option<Name> {
+        self.delivery.as_ref().and_then(Delivery::newest)
+    }
+
     /// Whether the card has left the bus: all its registers and its configuration space read all ones.
     #[must_use]
     pub fn is_gone(&self) -> bool {
@@ -273,9 +275,6 @@ impl Card {
         let done = delivery.take_acknowledgements(bus, &mut self.retention).and_then(|acknowledged| {
             self.registers.set(bus, &reg::ACK_HEAD, u64::from(delivery.ack_head()));
             let written = delivery.deliver(bus, &self.retention, &mut self.misbehaviour)?;
-            if written > 0 {
-                announced(self.identity.serial, delivery.newest());
-            }
             Ok(acknowledged + written)
         });
         match done {
@@ -324,15 +323,5 @@ impl Card {
     fn publish_telemetry(&mut self, bus: &mut dyn Bus) {
         let retained = self.retained();
         self.telemetry_writer.write(&mut self.registers, bus, (self.telemetry, self.counters), retained);
-    }
-}
-
-/// Tells in the trace when the newest block became the host's to see, in nanoseconds of `CLOCK_MONOTONIC`.
-fn announced(serial: u64, newest: Option<Name>) {
-    if let Some(Name { session, sequence }) = newest
-        && log::log_enabled!(target: "timing", log::Level::Trace)
-    {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-        log::trace!(target: "timing", "ns={} card {serial:#x} block {session}/{sequence} announced", now.as_nanos());
     }
 }

@@ -6,13 +6,14 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::time::{ClockId, clock_gettime};
 use qkd_contract::pci::{REGISTER_BAR_BYTES, VECTORS};
 
 use super::config_space::{ConfigSpace, Effect};
 use super::dma::DmaTable;
 use super::msix::MsixTable;
 use super::shared::SharedMemory;
-use crate::card::{Bus, Card, DmaRefused};
+use crate::card::{Bus, Card, DmaRefused, Name};
 
 /// Longest wait for the cards' thread to do a reset. The card needs none of it; a busy machine may. It is shorter than
 /// the 5 s that QEMU waits for an answer.
@@ -140,7 +141,11 @@ impl Port {
         }
         // In D3hot the card issues neither DMA nor interrupts and its registers cannot be reached (PCI-8).
         let asleep = bus.inner.config.is_asleep();
+        let before = card.newest_delivered();
         let busy = !asleep && card.step(&mut bus) == crate::card::Activity::Busy;
+        if let Some(newest) = card.newest_delivered().filter(|newest| before != Some(*newest)) {
+            announced(card.identity().serial, newest);
+        }
         bus.inner.config.set_device_id(card.identity().device_id);
         let was_gone = std::mem::replace(&mut bus.inner.gone, card.is_gone());
         if card.is_gone() && !was_gone {
@@ -160,6 +165,14 @@ impl Port {
 pub(crate) struct Stepped {
     pub(crate) busy: bool,
     pub(crate) connected: bool,
+}
+
+/// Tells in the trace when a block became the host's to see, in nanoseconds of `CLOCK_MONOTONIC`.
+fn announced(serial: u64, Name { session, sequence }: Name) {
+    if log::log_enabled!(target: "timing", log::Level::Trace) {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        log::trace!(target: "timing", "ns={} card {serial:#x} block {session}/{sequence} announced", now.as_nanos());
+    }
 }
 
 impl PortInner {

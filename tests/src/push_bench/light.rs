@@ -92,25 +92,23 @@ fn serial(log: &str) -> String {
 /// A request and its answer, again and again as rarely as key comes.
 fn round_trips(stage: &Stage, tls: bool, time: Duration) -> Latency {
     let request = sample_request("localhost", "00000000-0000-4000-8000-000000000000", 1, CHUNK as usize);
-    let mut answer = [0; ANSWER.len()];
     let until = Instant::now() + time;
-    let mut values = Vec::new();
-    let mut exchange = |stream: &mut dyn ReadWrite| {
-        while Instant::now() < until {
-            let asked = Instant::now();
-            stream.write_all(&request).and_then(|()| stream.flush()).expect("the sink takes it");
-            stream.read_exact(&mut answer).expect("and answers");
-            values.push(asked.elapsed().as_secs_f64() * 1e6);
-            sleep(EVERY);
-        }
-    };
     if tls {
-        exchange(&mut stage.secured.client("kms-a", hybrid()).connect(stage.load));
+        exchange(&mut stage.secured.client("kms-a", hybrid()).connect(stage.load), &request, until)
     } else {
-        exchange(&mut std::net::TcpStream::connect(stage.load).expect("the sink's door"));
+        exchange(&mut std::net::TcpStream::connect(stage.load).expect("the sink's door"), &request, until)
+    }
+}
+
+fn exchange(stream: &mut (impl Read + Write), request: &[u8], until: Instant) -> Latency {
+    let mut answer = [0; ANSWER.len()];
+    let mut values = Vec::new();
+    while Instant::now() < until {
+        let asked = Instant::now();
+        stream.write_all(request).and_then(|()| stream.flush()).expect("the sink takes it");
+        stream.read_exact(&mut answer).expect("and answers");
+        values.push(asked.elapsed().as_secs_f64() * 1e6);
+        sleep(EVERY);
     }
     Latency::of(values)
 }
-
-trait ReadWrite: Read + Write {}
-impl<T: Read + Write> ReadWrite for T {}

@@ -30,8 +30,13 @@ impl Processors {
 pub fn measured<T>(processors: Option<Processors>, start: impl FnOnce() -> T) -> T {
     on(processors.map(|processors| processors.measured));
     let started = start();
-    on(processors.map(|processors| processors.serving));
+    serving(processors);
     started
+}
+
+/// The calling thread, and what it starts from now on, serves.
+pub fn serving(processors: Option<Processors>) {
+    on(processors.map(|processors| processors.serving));
 }
 
 /// The calling thread, and what it starts from now on, runs on this processor.

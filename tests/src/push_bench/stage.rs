@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::processors::{Processors, measured};
+use super::processors::{Processors, measured, serving};
 use super::sink::Counts;
 use crate::DEADLINE;
 use crate::module::Cards;
@@ -66,7 +66,7 @@ impl Stage {
     pub fn start(setting: &Setting) -> Self {
         let folder = TempDir::with_prefix_in("bench-", target()).expect("a folder");
         // This thread, and with it cards and sink, go to their processor.
-        measured(setting.processors, || ());
+        serving(setting.processors);
         let channels = setting.channels.to_string();
         let mut options = vec!["--weather", "calm", "--rate", &setting.rate, "--channels", &channels];
         if setting.light {

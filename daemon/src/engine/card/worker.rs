@@ -192,11 +192,8 @@ impl<B: Backing> Worker<B> {
             self.requested = None;
             self.stored = value;
             self.cell.shown.store(value, Ordering::Release);
-
             self.awake.notify_one();
-            let now = timing::now();
-            let took = self.requested_at.zip(now).map_or(0, |(begun, now)| now.since(begun));
-            timing::tell(now, format_args!("cell {value} took {took} ns"));
+            timing::took(self.requested_at, timing::now(), format_args!("cell {value}"));
         }
         Ok(())
     }
@@ -229,7 +226,7 @@ impl<B: Backing> Worker<B> {
     }
 
     fn take_events(&mut self) -> Result<Turn, Fault> {
-        let (mut took, mut seen) = (false, None);
+        let mut took = false;
         loop {
             // Room first, in the queue as well as in the vault: what has no room stays in the card.
             if self.news.is_full() {
@@ -247,7 +244,7 @@ impl<B: Backing> Worker<B> {
                 }
                 Some(CardEvent::Block(block)) => {
                     let (name, replayed) = (block.name(), block.replayed());
-                    seen = timing::now().map(|now| (now, name));
+                    timing::tell(timing::now(), format_args!("block {name} seen"));
                     let room =
                         u32::try_from(block.length()).ok().and_then(|length| self.vault.reserve(length));
                     let Some(mut room) = room else { return Ok(Turn::HeldBack { took }) };
@@ -263,9 +260,6 @@ impl<B: Backing> Worker<B> {
                 }
             };
             self.tell(news);
-            if let Some((now, name)) = seen.take() {
-                timing::tell(Some(now), format_args!("block {name} seen"));
-            }
             took = true;
         }
     }

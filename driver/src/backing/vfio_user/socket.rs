@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, connect,
     recvmsg, sendmsg, socket,
@@ -172,7 +172,7 @@ impl Socket {
             return Err(deadline.timed_out());
         }
         let mut descriptors = [PollFd::new(self.descriptor.as_fd(), what)];
-        match poll(&mut descriptors, poll_timeout(left)) {
+        match ppoll(&mut descriptors, Some(poll_timeout(left)), None) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
             Err(errno) => Err(deadline.io(errno)),
         }

@@ -44,6 +44,7 @@ impl Core {
                     && live.skipped(from, *to)
                 {
                     self.unwritten_progress(now, *stream);
+                    self.watch_for_dryness(now, *stream);
                 }
             }
             Decision::Burn { to } => {
@@ -81,6 +82,7 @@ impl Core {
         });
         live.fed_ms = now.boot_ms;
         live.told.dry = false;
+        self.watch_for_dryness(now, grant.stream);
         self.arm_expiry(grant.stream);
         self.deliver(now, grant.stream, out);
         true

@@ -92,7 +92,7 @@ impl Core {
             Event::Zeroized => self.zeroized(now, out),
             Event::Newest { name } => self.holdings.announce(name),
             Event::Link { state, secret_key_rate_bps } => {
-                self.link_changed(Link { state, rate_bps: secret_key_rate_bps }, out);
+                self.link_changed(now, Link { state, rate_bps: secret_key_rate_bps }, out);
             }
             Event::PeerConnected => self.peer_connected(now, out),
             Event::PeerMessage(message) => self.peer_message(now, message, out),

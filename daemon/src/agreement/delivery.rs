@@ -154,6 +154,7 @@ impl Core {
 
     /// More of the stream is settled here: its window has room.
     fn progressed(&mut self, now: Now, stream: KeyStreamId) {
+        self.watch_for_dryness(now, stream);
         if self.leads() {
             self.place(now, stream);
             self.leading.granting = true;

@@ -98,6 +98,10 @@ impl Core {
         }
         self.leading.granting = false;
         self.skip(now, out);
+        if self.in_flight() >= self.settings.most_entries_in_flight {
+            // Nothing can be granted or burnt before the follower has applied something, and says so.
+            return;
+        }
         let leading = &self.leading;
         let mut supply =
             Supply::gather(self.durable.mark, &self.holdings, &leading.peer_have, leading.peer_complete);

@@ -103,7 +103,7 @@ pub(crate) struct Live {
     pub(crate) stopping: Stopping,
     pub(crate) peer: PeerSide,
     pub(crate) told: Told,
-    /// Last time that something was granted, or get-key came.
+    /// Last time that something was granted, get-key came, or the link came back.
     pub(crate) fed_ms: u64,
     pub(crate) turn: Turn,
 }

@@ -6,8 +6,13 @@ use super::event::{Action, Level, LossCause, Now, Output};
 use super::timers::Timer;
 use crate::interface::{KeyStreamId, Status};
 
-/// Streams that have run dry are looked at no more often, however short their timeout.
+/// Streams are looked at for whether they have run dry no more often, however short their timeout.
 const SHORTEST_LOOK_MS: u64 = 50;
+
+/// When a stream is looked at again at the soonest: what has just made room for key is given some time to bring it.
+fn soonest_look(now: Now, timeout_ms: u64) -> u64 {
+    now.boot_ms.saturating_add(1).saturating_add(timeout_ms / 8)
+}
 
 impl Core {
     /// Makes the pusher of a stream that this end's KMS has opened.
@@ -52,7 +57,7 @@ impl Core {
         }
     }
 
-    pub(super) fn link_changed(&mut self, link: Link, out: &mut Output) {
+    pub(super) fn link_changed(&mut self, now: Now, link: Link, out: &mut Output) {
         let before = std::mem::replace(&mut self.link, link);
         if before.state != link.state {
             out.say(
@@ -67,7 +72,10 @@ impl Core {
             for stream in wanted {
                 let Some(live) = self.streams.get_mut(&stream) else { continue };
                 let told = std::mem::replace(&mut live.told.link_down, !link.distilling());
-                if !told && !link.distilling() {
+                if link.distilling() {
+                    live.fed_ms = now.boot_ms;
+                    self.watch_for_dryness(now, stream);
+                } else if !told {
                     self.notice(stream, Status::NoQkdConnection, out);
                 }
             }
@@ -77,7 +85,8 @@ impl Core {
         }
     }
 
-    /// The stream's timeout has passed: tells the KMS if nothing came in that time and nothing is left.
+    /// The stream's timeout has passed: tells the KMS if nothing came in that time and nothing is left. A stream that has been
+    /// told of, or whose KMS has yet to take what it has, is not looked at again before something of it changes.
     pub(super) fn perhaps_dry(&mut self, now: Now, stream: KeyStreamId, out: &mut Output) {
         let (Some(state), Some(live)) = (self.durable.streams.get(&stream), self.streams.get_mut(&stream))
         else {
@@ -88,18 +97,31 @@ impl Core {
         }
         let timeout = u64::from(state.qos.timeout).max(SHORTEST_LOOK_MS);
         let dry_at = live.fed_ms.saturating_add(timeout);
-        let dry = live.position >= state.next;
-        if dry && now.boot_ms >= dry_at {
-            // One notice for one cause: a link that is down has been told of.
-            if !live.told.link_down && !std::mem::replace(&mut live.told.dry, true) {
-                self.notice(stream, Status::InsufficientKey, out);
-            }
-            self.timers.set(Timer::Dry(stream), now.boot_ms.saturating_add(timeout));
-        } else {
-            self.timers.set(
-                Timer::Dry(stream),
-                dry_at.max(now.boot_ms.saturating_add(1).saturating_add(timeout / 8)),
-            );
+        if now.boot_ms < dry_at {
+            self.timers.set(Timer::Dry(stream), dry_at.max(soonest_look(now, timeout)));
+            return;
+        }
+        // One notice for one cause: a link that is down has been told of.
+        let empty = live.position >= state.next;
+        if empty && !live.told.link_down && !std::mem::replace(&mut live.told.dry, true) {
+            self.notice(stream, Status::InsufficientKey, out);
+        }
+    }
+
+    /// Something of the stream has changed: it may run dry from now on, unless its KMS has been told already.
+    pub(super) fn watch_for_dryness(&mut self, now: Now, stream: KeyStreamId) {
+        let timer = Timer::Dry(stream);
+        if self.timers.is_set(timer) {
+            return;
+        }
+        let (Some(state), Some(live)) = (self.durable.streams.get(&stream), self.streams.get(&stream)) else {
+            return;
+        };
+        let told = live.told.dry || live.told.link_down;
+        if state.wanted && !state.closed && !live.peer.closed && !told {
+            let timeout = u64::from(state.qos.timeout).max(SHORTEST_LOOK_MS);
+            let dry_at = live.fed_ms.saturating_add(timeout);
+            self.timers.set(timer, dry_at.max(soonest_look(now, timeout)));
         }
     }
 

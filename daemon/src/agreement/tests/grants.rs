@@ -1,7 +1,7 @@
 //! How much one turn gives, when the next one comes, and what bars one: grants to the octet and to the millisecond.
 
 use super::two_ends::{Ends, settings};
-use crate::agreement::{BlockName, Decision, Event, Role};
+use crate::agreement::{BlockName, Decision, Event, Message, Role};
 use crate::interface::{KeyStreamId, QosRequest};
 
 fn qos(chunk: u32) -> QosRequest {
@@ -187,6 +187,31 @@ fn no_more_entries_are_in_flight_than_may_be() {
     }
     assert_eq!(most, 3);
     assert_eq!(granted(&both), 65_536);
+}
+
+#[test]
+fn a_follower_that_applies_nothing_does_not_have_the_leader_look_over_its_key_at_each_report() {
+    let mut leader = settings(Role::Leader);
+    leader.most_entries_in_flight = 2;
+    let mut both = Ends::with(leader, settings(Role::Follower), 8_000_000);
+    both.stream(qos(32));
+    both.stream(qos(32));
+    hold(&mut both, 0, &[65_536; 4]);
+    let mut report = None;
+    while both.ends[0].core.in_flight() < 2 {
+        let [heard, _] = both.overhear(1);
+        report = heard.into_iter().rfind(|message| matches!(message, Message::Report(_))).or(report);
+    }
+    let looked = both.ends[0].core.leading.granted_ms;
+    let report = report.expect("a report");
+    for _ in 0..20 {
+        both.time += 5;
+        both.event(0, Event::PeerMessage(report.clone()));
+    }
+    assert_eq!(both.ends[0].core.in_flight(), 2);
+    assert_eq!(both.ends[0].core.leading.granted_ms, looked, "nothing can be granted");
+    both.run(50);
+    assert!(both.ends[0].core.leading.granted_ms > looked, "it goes on when the follower does");
 }
 
 #[test]

@@ -133,6 +133,66 @@ fn a_stream_is_dry_when_its_time_is_over_since_the_last_key_and_nothing_is_left(
     assert_eq!(dry(&both), [1, 1]);
 }
 
+fn looks(both: &Ends, stream: KeyStreamId) -> [bool; 2] {
+    [0, 1].map(|end| both.ends[end].core.timers.is_set(Timer::Dry(stream)))
+}
+
+#[test]
+fn a_stream_that_waits_costs_nothing_and_is_told_of_each_time_that_it_runs_dry() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest { timeout: Some(400), ..QosRequest::default() });
+    let dry = |both: &Ends| [0, 1].map(|end| notices(both, end, Status::InsufficientKey));
+    for times in 1..4 {
+        assert_eq!(looks(&both, stream), [true; 2]);
+        both.run(500);
+        assert_eq!(dry(&both), [times; 2]);
+        assert_eq!(looks(&both, stream), [false; 2], "it has been told of");
+        both.run(3_000);
+        assert_eq!((dry(&both), looks(&both, stream)), ([times; 2], [false; 2]));
+        both.block();
+        both.run(20);
+        for end in 0..2 {
+            both.accept(end, stream);
+        }
+    }
+}
+
+#[test]
+fn a_stream_whose_kms_takes_nothing_is_not_looked_at_and_may_run_dry_once_it_does() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest { timeout: Some(400), ..QosRequest::default() });
+    both.block();
+    both.run(3_000);
+    assert_eq!(looks(&both, stream), [false; 2]);
+    for end in 0..2 {
+        both.accept(end, stream);
+        assert_eq!(
+            notices(&both, end, Status::InsufficientKey),
+            0,
+            "what makes room is given time to bring key"
+        );
+    }
+    both.run(100);
+    assert_eq!([0, 1].map(|end| notices(&both, end, Status::InsufficientKey)), [1, 1]);
+}
+
+#[test]
+fn a_stream_that_is_dry_when_the_link_returns_is_told_of_if_no_key_comes_with_it() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest { timeout: Some(400), ..QosRequest::default() });
+    for end in 0..2 {
+        link(&mut both, end, LinkState::Aligning, 0);
+    }
+    both.run(3_000);
+    assert_eq!((notices(&both, 0, Status::InsufficientKey), looks(&both, stream)), (0, [false; 2]));
+    for end in 0..2 {
+        link(&mut both, end, LinkState::Distilling, 1_000_000);
+        assert_eq!(notices(&both, end, Status::InsufficientKey), 0, "the link has only just come");
+    }
+    both.run(500);
+    assert_eq!([0, 1].map(|end| notices(&both, end, Status::InsufficientKey)), [1, 1]);
+}
+
 #[test]
 fn a_stream_that_the_other_end_closed_a_time_to_live_ago_ends_here_too() {
     for end in 0..2 {

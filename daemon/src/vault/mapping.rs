@@ -6,13 +6,16 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 
 use nix::errno::Errno;
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munmap};
+use nix::sys::mman::{
+    MapFlags, MmapAdvise, ProtFlags, madvise, mlock, mmap, mmap_anonymous, munlock, munmap,
+};
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit, setrlimit};
 
 use super::{Locking, VaultError};
@@ -64,7 +67,7 @@ impl Mapping {
             .and_then(NonZeroUsize::new)
             .ok_or(VaultError::Size { bytes })?;
         if locking != Locking::Locked
-            && let Some(mapping) = Self::secret(length)
+            && let Some(mapping) = Self::secret_that_is_there(length)
         {
             mapping.keep_inside()?;
             return Ok(mapping);
@@ -99,7 +102,15 @@ impl Mapping {
         self.kind
     }
 
-    /// `None` where the kernel does not give such memory, or not that much.
+    /// `None` where the kernel does not give such memory, or not that much. Memory that is not there should be missed at the
+    /// start: all of it is had once, given back, and then had piece by piece ([`Self::populate`]).
+    fn secret_that_is_there(length: NonZeroUsize) -> Option<Self> {
+        let probe = Self::secret(length)?;
+        probe.populate(0..length.get()).ok()?;
+        drop(probe);
+        Self::secret(length)
+    }
+
     fn secret(length: NonZeroUsize) -> Option<Self> {
         let file = secret_file()?;
         nix::unistd::ftruncate(&file, i64::try_from(length.get()).ok()?).ok()?;
@@ -108,20 +119,28 @@ impl Mapping {
             unsafe { mmap(None, length, read_write(), MapFlags::MAP_SHARED, &file, 0) }
         };
         let base = map().or_else(|_| raise_limit().and_then(|()| map())).ok()?.cast();
-        let mapping = Self { base, length, kind: MemoryKind::Secret };
-        mapping.populate().ok()?;
-        Some(mapping)
+        Some(Self { base, length, kind: MemoryKind::Secret })
     }
 
-    /// Has every page given now: memory that is not there should be missed at the start. The kernel gives pages of this kind
+    /// Has the pages of `range`, to which nothing may refer yet, given now, all zero. The kernel gives pages of secret memory
     /// at the first touch, and some kernels only then hold them against the limit on locked memory, by a signal that ends
     /// the process. Where the kernel itself is what touches them, it answers with an error.
-    fn populate(&self) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// There is no more such memory.
+    pub(super) fn populate(&self, range: Range<usize>) -> io::Result<()> {
+        if self.kind != MemoryKind::Secret {
+            return Ok(());
+        }
+        let length = range.end.min(self.length()).saturating_sub(range.start);
         let zeros = File::from(memfd_create("qkdd-zeros", MFdFlags::MFD_CLOEXEC)?);
-        zeros.set_len(u64::try_from(self.length()).map_err(io::Error::other)?)?;
-        // SAFETY: the range is exactly this mapping, which is new: zeroed, writable, and nothing refers to it yet. The
-        // slice goes to the kernel only.
-        let pages = unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr(), self.length()) };
+        zeros.set_len(u64::try_from(length).map_err(io::Error::other)?)?;
+        if length == 0 {
+            return Ok(());
+        }
+        // SAFETY: the range lies in this mapping, as `length` is what is left of it behind `range.start`. It is writable, zeroed
+        // since it was made, and nothing refers to it yet, which the caller answers for. The slice goes to the kernel only.
+        let pages = unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start).as_ptr(), length) };
         zeros.read_exact_at(pages, 0)
     }
 
@@ -142,12 +161,25 @@ impl Mapping {
         Ok(())
     }
 
+    /// Locks all of it, so that memory that is not there is missed at the start; then gives the pages, to which nobody has written
+    /// yet, back to the system, and has each locked when it is first touched. The limit on locked memory counts all of them.
     fn lock(&self) -> Result<(), Errno> {
         let lock = || {
             // SAFETY: the range is exactly this mapping; locking does not change what it holds.
             unsafe { mlock(self.base.cast(), self.length()) }
         };
-        lock().or_else(|_| raise_limit().and_then(|()| lock()))
+        lock().or_else(|_| raise_limit().and_then(|()| lock()))?;
+        // SAFETY: the range is exactly this mapping, which is new: zeroed, and nothing refers to it. Unlocking does not change what
+        // it holds, and pages of anonymous memory that are given back are zero again at their next touch.
+        unsafe {
+            munlock(self.base.cast(), self.length())?;
+            madvise(self.base.cast(), self.length(), MmapAdvise::MADV_DONTNEED)?;
+        }
+        // SAFETY: as for `mlock`.
+        match unsafe { libc::mlock2(self.base.as_ptr().cast(), self.length(), libc::MLOCK_ONFAULT) } {
+            0 => Ok(()),
+            _ => lock(),
+        }
     }
 }
 

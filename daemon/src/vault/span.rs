@@ -12,16 +12,28 @@ use super::mapping::{Mapping, MemoryKind};
 use super::pages::{PAGE, PageMap};
 use super::wipe::wipe;
 
+/// Pages that are had from the system at a time.
+const STEP: usize = (1 << 20) / PAGE;
+
 /// The memory and the record of what is in use.
 pub(super) struct Arena {
     mapping: Mapping,
-    map: Mutex<PageMap>,
+    map: Mutex<Map>,
     used: AtomicUsize,
+}
+
+struct Map {
+    pages: PageMap,
+    /// Pages below this one were had from the system. As the first that is free is taken, an empty vault stays small.
+    had: usize,
+    /// That the system gives no more has been said.
+    said: bool,
 }
 
 impl Arena {
     pub(super) fn new(mapping: Mapping) -> Arc<Self> {
-        let map = Mutex::new(PageMap::new(mapping.length() / PAGE));
+        let pages = PageMap::new(mapping.length() / PAGE);
+        let map = Mutex::new(Map { pages, had: 0, said: false });
         Arc::new(Self { mapping, map, used: AtomicUsize::new(0) })
     }
 
@@ -30,13 +42,42 @@ impl Arena {
         let count = length.div_ceil(PAGE);
         let first = {
             let mut map = self.lock();
-            let first = map.take(count)?;
-            self.used.store(map.used(), Ordering::Relaxed);
+            let first = map.pages.take(count)?;
+            if !self.have(&mut map, first + count) {
+                map.pages.give_back(first, count);
+                return None;
+            }
+            self.used.store(map.pages.used(), Ordering::Relaxed);
             first
         };
         let pages = Arc::new(Pages { arena: Arc::clone(self), first, count });
         // The only place where a span comes from nothing: the pages have just been taken, so no other span is in them.
         Some(Span { pages, start: first * PAGE, length })
+    }
+
+    /// Has the pages below `end` from the system. Whether they are there.
+    fn have(&self, map: &mut Map, end: usize) -> bool {
+        if end <= map.had {
+            return true;
+        }
+        let to = end.next_multiple_of(STEP).min(self.mapping.length() / PAGE);
+        // Nobody refers to pages from `had` on: none was ever given out.
+        match self.mapping.populate(map.had * PAGE..to * PAGE) {
+            Ok(()) => {
+                map.had = to;
+                true
+            }
+            Err(why) => {
+                if !std::mem::replace(&mut map.said, true) {
+                    log::error!(
+                        id = "vault.no_memory";
+                        "the system gives no more than {} bytes of memory for keys now: {why}; keys wait until some are pushed",
+                        map.had * PAGE
+                    );
+                }
+                false
+            }
+        }
     }
 
     pub(super) fn kind(&self) -> MemoryKind {
@@ -52,14 +93,14 @@ impl Arena {
     }
 
     // The map is never left half changed: nothing in it can panic between its steps.
-    fn lock(&self) -> MutexGuard<'_, PageMap> {
+    fn lock(&self) -> MutexGuard<'_, Map> {
         self.map.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether every octet of every page is zero; the caller sees to it that nothing is in use.
     #[cfg(test)]
     pub(super) fn is_zero(&self) -> bool {
-        assert_eq!(self.lock().used(), 0, "only an empty vault may be looked at");
+        assert_eq!(self.lock().pages.used(), 0, "only an empty vault may be looked at");
         // SAFETY: no page is in use, so no span and no reference into the mapping exists, and the mapping lives
         // as long as `self`.
         let all = unsafe { slice::from_raw_parts(self.mapping.base().as_ptr(), self.mapping.length()) };
@@ -78,8 +119,8 @@ impl Drop for Pages {
     fn drop(&mut self) {
         // Every span has wiped itself before it let go of the pages, so what is given back is zero.
         let mut map = self.arena.lock();
-        map.give_back(self.first, self.count);
-        self.arena.used.store(map.used(), Ordering::Relaxed);
+        map.pages.give_back(self.first, self.count);
+        self.arena.used.store(map.pages.used(), Ordering::Relaxed);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{KeyBlock, KeyExtent, Locking, MemoryKind, TakenTwice, Vault, VaultError};
+use super::{KeyBlock, KeyExtent, Locking, MemoryKind, Room, TakenTwice, Vault, VaultError};
 
 fn vault(bytes: u64) -> Vault {
     Vault::new(bytes, Locking::Preferred).unwrap()
@@ -99,8 +99,8 @@ fn debug_output_holds_no_key() {
     assert!(!text.contains("165") && !text.to_lowercase().contains("a5"), "{text}");
 }
 
-/// What the kernel says about the mapping that holds `address`: the flags line of `/proc/self/smaps`.
-fn kernel_flags(address: usize) -> String {
+/// What the kernel says about the mapping that holds `address`: a line of `/proc/self/smaps`.
+fn kernel_says(address: usize, what: &str) -> String {
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
     let mut inside = false;
     for line in smaps.lines() {
@@ -110,11 +110,41 @@ fn kernel_flags(address: usize) -> String {
         {
             inside = (from..to).contains(&address);
         }
-        if inside && let Some(flags) = line.strip_prefix("VmFlags:") {
-            return flags.to_owned();
+        if inside && let Some(said) = line.strip_prefix(what) {
+            return said.to_owned();
         }
     }
     String::new()
+}
+
+fn kernel_flags(address: usize) -> String {
+    kernel_says(address, "VmFlags:")
+}
+
+/// KiB of the mapping that holds `room` that are in memory.
+fn resident(room: &Room) -> u64 {
+    let said = kernel_says(room.as_slice().as_ptr() as usize, "Rss:");
+    said.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[test]
+fn an_empty_vault_takes_no_memory_and_one_in_use_what_was_in_use_at_once() {
+    // This may be more than the machine lets a process lock; then it is memory of a weaker kind, for which the same holds.
+    for locking in [Locking::Preferred, Locking::Locked] {
+        let Ok(vault) = Vault::new(16 << 20, locking) else { continue };
+        let first = vault.reserve(10).unwrap();
+        assert!(resident(&first) <= 1 << 10, "{:?}: {} KiB", vault.kind(), resident(&first));
+        for _ in 0..3 {
+            let mut blocks: Vec<Room> = (0..5).map(|_| vault.reserve(1 << 20).unwrap()).collect();
+            blocks.iter_mut().for_each(|block| block.as_mut_slice().fill(0xa5));
+            assert!((5 << 10..=7 << 10).contains(&resident(&first)), "{} KiB", resident(&first));
+        }
+        let rest: Vec<Room> = std::iter::from_fn(|| vault.reserve(1 << 20)).collect();
+        assert_eq!(rest.len(), 15);
+        assert!(rest.iter().all(|room| room.as_slice().iter().all(|octet| *octet == 0)));
+        drop((first, rest));
+        assert!(vault.arena.is_zero());
+    }
 }
 
 #[test]

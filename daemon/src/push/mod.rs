@@ -10,6 +10,7 @@ mod answer;
 mod backoff;
 mod buffer;
 mod connect;
+mod connection;
 mod counters;
 mod excerpt;
 mod flight;
@@ -35,6 +36,7 @@ use crate::interface::KeyStreamId;
 use crate::tls::Tls;
 use crate::vault::{Locking, VaultError};
 
+use self::buffer::Pool;
 use self::connect::Transport;
 
 pub use self::answer::AnswerError;
@@ -76,7 +78,7 @@ pub enum SpawnError {
 pub struct Pusher {
     settings: config::Push,
     transport: Transport,
-    locking: Locking,
+    pool: Arc<Pool>,
     reports: mpsc::Sender<Report>,
 }
 
@@ -91,7 +93,8 @@ impl Pusher {
         reports: mpsc::Sender<Report>,
     ) -> Self {
         let beyond_loopback = transport.plain_text_beyond_loopback_gives_keys_away;
-        Self { settings, transport: Transport { beyond_loopback, tls }, locking, reports }
+        let pool = Arc::new(Pool::new(locking));
+        Self { settings, transport: Transport { beyond_loopback, tls }, pool, reports }
     }
 
     /// Starts the task of one key stream; call it within a tokio runtime. Nothing is connected before there is

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::answer::AnswerError;
 use crate::interface::KeyStreamId;
+use crate::vault::VaultError;
 
 /// News of one key stream. Positions are 64-bit; `up_to` is one past the last position meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +108,9 @@ pub enum Failure {
     /// The answer is no HTTP, or too large.
     #[error("the KMS's answer cannot be read: {0}")]
     Unreadable(#[from] AnswerError),
+    /// No memory to write the request in, or to read the answer.
+    #[error("there is no send buffer for the key stream now: {0}")]
+    NoMemory(VaultError),
     /// The KMS asked to be tried again later.
     #[error("the KMS answered with HTTP status {0}")]
     Status(u16),

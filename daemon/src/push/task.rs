@@ -3,17 +3,19 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Sleep, sleep_until, timeout};
 use tokio_util::sync::PollSender;
 
-use super::answer::{AnswerError, AnswerReader};
-use super::buffer::{ReceiveBuffer, SendBuffer, buffers};
+use super::answer::LastHead;
+use super::buffer::{Buffers, Pool};
 use super::connect::{Transport, connect};
+use super::connection::{Connection, Link, poll_read, understand};
 use super::counters::add;
 use super::handle::{Reins, StopHow, StopOrder};
 use super::report::{Failure, Report, Stopped};
@@ -30,25 +32,6 @@ const COMMANDS_AT_ONCE: usize = 256;
 const LAST_REPORT_PATIENCE: Duration = Duration::from_secs(5);
 /// When the timer rings while there is nothing to wait for.
 const IDLE: Duration = Duration::from_secs(3600);
-
-type Connecting = Pin<Box<dyn Future<Output = Result<Wire, Failure>> + Send>>;
-
-enum Link {
-    None,
-    Connecting(Connecting),
-    Open(Connection),
-}
-
-struct Connection {
-    stream: Wire,
-    /// Something that was written may still lie in the stream's own buffers.
-    unflushed: bool,
-    reader: AnswerReader,
-    /// It has brought a 2xx answer.
-    progressed: bool,
-    /// Nothing can be written any more; answers may still be there to read.
-    unwritable: Option<Failure>,
-}
 
 enum Event {
     Stop(Option<StopOrder>),
@@ -77,10 +60,12 @@ pub(super) struct Task {
     transport: Transport,
     sender: Sender,
     link: Link,
-    send: SendBuffer,
+    pool: Arc<Pool>,
+    /// While something is in them.
+    buffers: Option<Buffers>,
     /// The send buffer was too small for all that could be sent.
     more: bool,
-    receive: ReceiveBuffer,
+    last: LastHead,
     reins: Reins,
     stop_heard: bool,
     ending: Option<Ending>,
@@ -98,16 +83,18 @@ impl Task {
     pub(super) fn new(pusher: &Pusher, what: StreamPush, reins: Reins) -> Result<Self, VaultError> {
         let now = Instant::now();
         let sender = Sender::new(&what, &pusher.settings, std::sync::Arc::clone(&reins.shared), now);
-        let (send, receive) = buffers(sender.longest_request(), pusher.locking)?;
+        // That there are any is known before the stream is.
+        pusher.pool.give_back(pusher.pool.take(sender.longest_request())?);
         Ok(Self {
             what,
             settings: pusher.settings.clone(),
             transport: pusher.transport.clone(),
             sender,
             link: Link::None,
-            send,
+            pool: Arc::clone(&pusher.pool),
+            buffers: None,
             more: false,
-            receive,
+            last: pusher.pool.head()?,
             reins,
             stop_heard: false,
             ending: None,
@@ -167,8 +154,8 @@ impl Task {
         self.sender.account(now);
         let stopped = self.sender.stopped();
         self.report(now);
-        let Self { sender, send, receive, reins, ending, mut reports, link, .. } = self;
-        drop((link, sender, send, receive, reins));
+        let Self { sender, buffers, last, reins, ending, mut reports, link, .. } = self;
+        drop((link, sender, buffers, last, reins));
         if let Some(ending) = ending {
             // Nobody need wait for it.
             let _ = ending.confirm.send(stopped);
@@ -199,10 +186,34 @@ impl Task {
             }
             Link::Connecting(_) => {}
             Link::Open(connection) => {
-                if connection.unwritable.is_none() && self.send.is_empty() {
-                    self.more = self.sender.fill(&mut self.send, now);
+                let full = self.buffers.as_ref().is_some_and(|buffers| !buffers.send.is_empty());
+                if connection.unwritable.is_some() || full || !self.sender.has_work(now) {
+                    return;
+                }
+                match self.buffers() {
+                    Ok(mut buffers) => {
+                        self.more = self.sender.fill(&mut buffers.send, now);
+                        self.buffers = Some(buffers);
+                    }
+                    // What is on its way will be answered, or not; then it is tried again.
+                    Err(why) if !self.sender.is_in_flight() => {
+                        self.sender.unconnected(Failure::NoMemory(why), now);
+                    }
+                    Err(_) => {}
                 }
             }
+        }
+    }
+
+    /// The buffers that it has, or others. They go back into their place, or to the pool when nothing is in them.
+    fn buffers(&mut self) -> Result<Buffers, VaultError> {
+        let has = self.buffers.take();
+        has.map_or_else(|| self.pool.take(self.sender.longest_request()), Ok)
+    }
+
+    fn give_back_buffers(&mut self) {
+        if let Some(buffers) = self.buffers.take_if(|buffers| buffers.are_empty()) {
+            self.pool.give_back(buffers);
         }
     }
 
@@ -237,6 +248,9 @@ impl Task {
         }
         let event = self.poll_all(cx);
         self.asleep = event.is_pending();
+        if self.asleep {
+            self.give_back_buffers();
+        }
         event
     }
 
@@ -291,23 +305,27 @@ impl Task {
             Link::Connecting(connecting) => return connecting.as_mut().poll(cx).map(Event::Connected),
             Link::Open(connection) => connection,
         };
-        while !self.send.is_empty() {
-            let Poll::Ready(result) = Pin::new(&mut connection.stream).poll_write(cx, self.send.unwritten())
-            else {
-                break;
-            };
-            match result {
-                Ok(0) => return Poll::Ready(Event::Unwritable(Failure::Closed)),
-                Ok(octets) => {
-                    add(&self.reins.shared.counters.octets_sent, octets as u64);
-                    self.send.wrote(octets);
-                    connection.unflushed = true;
+        let mut written = true;
+        if let Some(Buffers { send, .. }) = &mut self.buffers {
+            while !send.is_empty() {
+                let Poll::Ready(result) = Pin::new(&mut connection.stream).poll_write(cx, send.unwritten())
+                else {
+                    break;
+                };
+                match result {
+                    Ok(0) => return Poll::Ready(Event::Unwritable(Failure::Closed)),
+                    Ok(octets) => {
+                        add(&self.reins.shared.counters.octets_sent, octets as u64);
+                        send.wrote(octets);
+                        connection.unflushed = true;
+                    }
+                    Err(error) => return Poll::Ready(Event::Unwritable(Failure::Broken(error.to_string()))),
                 }
-                Err(error) => return Poll::Ready(Event::Unwritable(Failure::Broken(error.to_string()))),
+                if send.is_empty() && std::mem::take(&mut self.more) {
+                    return Poll::Ready(Event::Written);
+                }
             }
-            if self.send.is_empty() && std::mem::take(&mut self.more) {
-                return Poll::Ready(Event::Written);
-            }
+            written = send.is_empty();
         }
         if connection.unflushed
             && let Poll::Ready(result) = Pin::new(&mut connection.stream).poll_flush(cx)
@@ -316,26 +334,27 @@ impl Task {
             if let Err(error) = result {
                 return Poll::Ready(Event::Unwritable(Failure::Broken(error.to_string())));
             }
-            if self.send.is_empty() {
+            if written {
                 let (stream, up_to) = (self.what.stream, self.sender.sent_up_to());
                 timing::tell(timing::now(), format_args!("stream {stream} below {up_to} written"));
             }
         }
-        poll_read(&mut connection.stream, &mut self.receive, cx).map(Event::Read)
+        if self.buffers.is_none() {
+            match self.pool.take(self.sender.longest_request()) {
+                Ok(buffers) => self.buffers = Some(buffers),
+                Err(why) => return Poll::Ready(Event::Read(Err(io::Error::other(why)))),
+            }
+        }
+        let Some(Buffers { receive, .. }) = &mut self.buffers else { return Poll::Pending };
+        poll_read(&mut connection.stream, receive, cx).map(Event::Read)
     }
 
     fn connected(&mut self, result: Result<Wire, Failure>, now: Instant) {
         match result {
             Ok(stream) => {
                 add(&self.reins.shared.counters.connections, 1);
-                let reader = AnswerReader::new(excerpt::allowed(self.what.chunk_size));
-                self.link = Link::Open(Connection {
-                    stream,
-                    unflushed: false,
-                    reader,
-                    progressed: false,
-                    unwritable: None,
-                });
+                let excerpts = excerpt::allowed(self.what.chunk_size);
+                self.link = Link::Open(Connection::new(stream, excerpts));
             }
             Err(why) => {
                 add(&self.reins.shared.counters.connections_failed, 1);
@@ -347,7 +366,9 @@ impl Task {
 
     /// Answers may still be there to read.
     fn unwritable(&mut self, why: Failure) {
-        self.send.wipe();
+        if let Some(buffers) = &mut self.buffers {
+            buffers.send.wipe();
+        }
         if let Link::Open(connection) = &mut self.link {
             connection.unwritable = Some(why);
         }
@@ -355,11 +376,10 @@ impl Task {
 
     fn read(&mut self, result: io::Result<usize>, now: Instant) {
         let Link::Open(connection) = &mut self.link else { return };
-        let why = match result {
-            Ok(0) => Failure::Closed,
-            Ok(octets) => {
-                self.receive.fill(octets);
-                match understand(connection, &mut self.receive, &mut self.sender, now) {
+        let why = match (result, &mut self.buffers) {
+            (Ok(octets @ 1..), Some(Buffers { receive, .. })) => {
+                receive.fill(octets);
+                match understand(connection, receive, &mut self.last, &mut self.sender, now) {
                     Ok(false) => return,
                     Ok(true) => Failure::Closed,
                     Err(error) => {
@@ -368,7 +388,8 @@ impl Task {
                     }
                 }
             }
-            Err(error) => Failure::Broken(error.to_string()),
+            (Ok(_), _) => Failure::Closed,
+            (Err(error), _) => Failure::Broken(error.to_string()),
         };
         let why = connection.unwritable.take().unwrap_or(why);
         self.lose(why, now);
@@ -382,7 +403,8 @@ impl Task {
                 connection.progressed |= answer.is_success();
                 let _ = self.sender.answered(answer, now);
             }
-            if self.sender.is_in_flight() || !self.send.is_empty() {
+            let unwritten = self.buffers.as_ref().is_some_and(|buffers| !buffers.send.is_empty());
+            if self.sender.is_in_flight() || unwritten {
                 // What the KMS has not got yet must not be sent any more behind our back.
                 connection.stream.drop_unsent();
             }
@@ -390,45 +412,10 @@ impl Task {
             drop(connection);
             self.sender.broke(why, progressed, now);
         }
-        self.send.wipe();
-        self.receive.wipe();
+        if let Some(mut buffers) = self.buffers.take() {
+            buffers.wipe();
+            self.pool.give_back(buffers);
+        }
+        self.last.forget();
     }
-}
-
-/// Passes on every answer that was read. Says whether the connection has ended with it.
-fn understand(
-    connection: &mut Connection,
-    receive: &mut ReceiveBuffer,
-    sender: &mut Sender,
-    now: Instant,
-) -> Result<bool, AnswerError> {
-    loop {
-        if receive.unread().is_empty() {
-            return Ok(false);
-        }
-        if !sender.is_in_flight() {
-            // Servers say why they close an idle connection; a request would have to be sent anew anyway.
-            return Ok(true);
-        }
-        let (octets, last) = receive.unread_and_last();
-        let (done, answer) = connection.reader.advance(octets, last)?;
-        receive.done(done);
-        let Some(answer) = answer else { return Ok(false) };
-        connection.progressed |= answer.is_success();
-        let close = answer.close;
-        sender.answered(answer, now)?;
-        if close {
-            return Ok(true);
-        }
-    }
-}
-
-fn poll_read(
-    stream: &mut Wire,
-    receive: &mut ReceiveBuffer,
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<usize>> {
-    let mut free = ReadBuf::new(receive.free_mut());
-    ready!(Pin::new(stream).poll_read(cx, &mut free))?;
-    Poll::Ready(Ok(free.filled().len()))
 }

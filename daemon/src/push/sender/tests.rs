@@ -17,7 +17,7 @@ use crate::config::{HostPort, KmsEndpoint, Push};
 use crate::interface::Status;
 use crate::push::StreamPush;
 use crate::push::answer::Answer;
-use crate::push::buffer::{SendBuffer, buffers};
+use crate::push::buffer::{Pool, SendBuffer};
 use crate::push::handle::{Delivery, Shared};
 use crate::push::report::Failure;
 use crate::vault::{Locking, Vault};
@@ -110,7 +110,7 @@ impl World {
         let shared = Arc::new(Shared::default());
         let now = Instant::now();
         let sender = Sender::new(&what, &settings, Arc::clone(&shared), now);
-        let (buffer, _) = buffers(sender.longest_request(), Locking::Preferred).unwrap();
+        let buffer = Pool::new(Locking::Preferred).take(sender.longest_request()).unwrap().send;
         Self {
             sender,
             buffer,

@@ -106,7 +106,8 @@ impl Mapping {
     /// start: all of it is had once, given back, and then had piece by piece ([`Self::populate`]).
     fn secret_that_is_there(length: NonZeroUsize) -> Option<Self> {
         let probe = Self::secret(length)?;
-        probe.populate(0..length.get()).ok()?;
+        // SAFETY: the mapping is new, and nothing refers to it.
+        unsafe { probe.populate(0..length.get()) }.ok()?;
         drop(probe);
         Self::secret(length)
     }
@@ -122,25 +123,27 @@ impl Mapping {
         Some(Self { base, length, kind: MemoryKind::Secret })
     }
 
-    /// Has the pages of `range`, to which nothing may refer yet, given now, all zero. The kernel gives pages of secret memory
-    /// at the first touch, and some kernels only then hold them against the limit on locked memory, by a signal that ends
-    /// the process. Where the kernel itself is what touches them, it answers with an error.
+    /// Has the pages of `range` given now, all zero. The kernel gives pages of secret memory at the first touch, and some kernels
+    /// only then hold them against the limit on locked memory, by a signal that ends the process. Where the kernel itself is what
+    /// touches them, it answers with an error.
     ///
     /// # Errors
     /// There is no more such memory.
-    pub(super) fn populate(&self, range: Range<usize>) -> io::Result<()> {
-        if self.kind != MemoryKind::Secret {
+    ///
+    /// # Safety
+    /// Nothing refers to any octet of the range.
+    pub(super) unsafe fn populate(&self, range: Range<usize>) -> io::Result<()> {
+        let length = range.end.min(self.length()).saturating_sub(range.start);
+        if self.kind != MemoryKind::Secret || length == 0 {
             return Ok(());
         }
-        let length = range.end.min(self.length()).saturating_sub(range.start);
         let zeros = File::from(memfd_create("qkdd-zeros", MFdFlags::MFD_CLOEXEC)?);
         zeros.set_len(u64::try_from(length).map_err(io::Error::other)?)?;
-        if length == 0 {
-            return Ok(());
-        }
-        // SAFETY: the range lies in this mapping, as `length` is what is left of it behind `range.start`. It is writable, zeroed
-        // since it was made, and nothing refers to it yet, which the caller answers for. The slice goes to the kernel only.
-        let pages = unsafe { std::slice::from_raw_parts_mut(self.base.add(range.start).as_ptr(), length) };
+        // SAFETY: `length` is not 0, so that `range.start` lies in the mapping.
+        let first = unsafe { self.base.add(range.start) };
+        // SAFETY: `length` octets from there on lie in the mapping, are writable, and have been zeroed since they were made or
+        // were last referred to. The caller answers for that nothing refers to them now. The slice goes to the kernel only.
+        let pages = unsafe { std::slice::from_raw_parts_mut(first.as_ptr(), length) };
         zeros.read_exact_at(pages, 0)
     }
 
@@ -169,12 +172,11 @@ impl Mapping {
             unsafe { mlock(self.base.cast(), self.length()) }
         };
         lock().or_else(|_| raise_limit().and_then(|()| lock()))?;
-        // SAFETY: the range is exactly this mapping, which is new: zeroed, and nothing refers to it. Unlocking does not change what
-        // it holds, and pages of anonymous memory that are given back are zero again at their next touch.
-        unsafe {
-            munlock(self.base.cast(), self.length())?;
-            madvise(self.base.cast(), self.length(), MmapAdvise::MADV_DONTNEED)?;
-        }
+        // SAFETY: as for `mlock`.
+        unsafe { munlock(self.base.cast(), self.length()) }?;
+        // SAFETY: the range is exactly this mapping, which is new: zeroed, and nothing refers to it. Pages of anonymous memory
+        // that are given back are zero again at their next touch.
+        unsafe { madvise(self.base.cast(), self.length(), MmapAdvise::MADV_DONTNEED) }?;
         // SAFETY: as for `mlock`.
         match unsafe { libc::mlock2(self.base.as_ptr().cast(), self.length(), libc::MLOCK_ONFAULT) } {
             0 => Ok(()),

@@ -61,8 +61,9 @@ impl Arena {
             return true;
         }
         let to = end.next_multiple_of(STEP).min(self.mapping.length() / PAGE);
-        // Nobody refers to pages from `had` on: none was ever given out.
-        match self.mapping.populate(map.had * PAGE..to * PAGE) {
+        // SAFETY: no span lies in pages from `had` on: [`Self::reserve`] has given out none of them, as `map` is locked and it
+        // gives out only what this function has said is there.
+        match unsafe { self.mapping.populate(map.had * PAGE..to * PAGE) } {
             Ok(()) => {
                 map.had = to;
                 true

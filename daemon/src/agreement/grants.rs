@@ -3,6 +3,7 @@
 use super::core::Core;
 use super::entry::{Decision, Grant};
 use super::event::{Level, Now, Output};
+use super::limiter::Bucket;
 use super::names::{BlockName, Mark, Position, position_limit};
 use super::scheduler::Claim;
 use super::supply::{Supply, first_not_missing};
@@ -18,6 +19,8 @@ const TURNS_PER_SECOND: u64 = 64;
 /// ... but no more than the greater of these for that reason: an entry costs what some chunks do.
 const SHORT_TURN_BYTES: u64 = 8 << 10;
 const SHORT_TURN_CHUNKS: u64 = 16;
+/// A stream of a limited rate waits no longer than this part of a second for its turn to be worth more.
+const WAITS_PER_SECOND: u64 = 4;
 /// Weights are whole numbers: service among the minima is counted in this part of an octet by bit/s.
 const MINIMUM_SCALE: u128 = 1 << 32;
 
@@ -62,25 +65,27 @@ impl Core {
         };
         let qos = &state.qos;
         let chunk = u64::from(qos.key_chunk_size);
-        // A limiter is waited for until a turn is worth an entry.
-        let worth = room.min(chunk.max(SHORT_TURN_BYTES / 4));
+        // A limiter is waited for until a turn is worth an entry, but not until it is full: it would spill.
+        let waited = (u64::from(qos.max_bps) / 8 / WAITS_PER_SECOND).min(SHORT_TURN_BYTES);
+        let worth = room.min((SHORT_TURN_BYTES / 4).max(waited));
+        let worth = |bucket: &Bucket| worth.min(bucket.depth() / 2).max(chunk);
         if let Some(limit) = &mut live.turn.limit
-            && limit.available(now.boot_ms) < chunk
+            && limit.available(now.boot_ms) < worth(limit)
         {
             scheduler.remove(stream);
-            if let Some(at) = limit.ready_at(worth, now.boot_ms) {
+            if let Some(at) = limit.ready_at(worth(limit), now.boot_ms) {
                 self.timers.set(Timer::Tokens(stream), at);
             }
             return;
         }
         live.turn.rest_service = scheduler.insert(Claim::Rest, stream, qos.priority, live.turn.rest_service);
         if let Some(minimum) = &mut live.turn.minimum {
-            if minimum.available(now.boot_ms) >= chunk {
+            if minimum.available(now.boot_ms) >= worth(minimum) {
                 live.turn.minimum_service =
                     scheduler.insert(Claim::Minimum, stream, qos.priority, live.turn.minimum_service);
             } else {
                 scheduler.withdraw(Claim::Minimum, stream);
-                if let Some(at) = minimum.ready_at(worth, now.boot_ms) {
+                if let Some(at) = minimum.ready_at(worth(minimum), now.boot_ms) {
                     self.timers.set(Timer::Tokens(stream), at);
                 }
             }

@@ -31,6 +31,11 @@ impl Bucket {
         self.level / PER_BYTE
     }
 
+    /// Octets that it holds at most.
+    pub(crate) fn depth(&self) -> u64 {
+        self.depth / PER_BYTE
+    }
+
     /// Takes octets; what is not there is not owed.
     pub(crate) fn take(&mut self, bytes: u64, now_ms: u64) {
         self.fill(now_ms);

@@ -109,11 +109,37 @@ fn a_limited_stream_waits_until_a_turn_is_worth_an_entry_and_no_longer() {
     // 100 octets a millisecond, 10 kB at once.
     both.stream(QosRequest { max_bps: Some(800_000), jitter: Some(80_000), ..qos(32) });
     hold(&mut both, 0, &[65_536]);
-    both.run(80);
+    both.run(200);
     let made = grants(&both);
     let since: Vec<(u64, u64)> = made.iter().take(3).map(|(at, _, bytes)| (at - made[0].0, *bytes)).collect();
-    // What is left of 10,000 and of 2,116 octets is less than a chunk, and stays in the bucket.
-    assert_eq!(since, [(0, 9_984), (21, 2_112), (42, 2_080)]);
+    // Half of what the bucket holds; what is left of 10,000 and of 5,016 octets is less than a chunk, and stays in it.
+    assert_eq!(since, [(0, 9_984), (50, 4_992), (100, 5_024)]);
+}
+
+#[test]
+fn a_limited_stream_gets_its_key_in_few_entries_and_four_times_a_second_at_least() {
+    // Bit/s, and ms between entries: of 8 KiB, of a quarter of a second's key, and of 2 KiB where that is more.
+    for (max_bps, every) in [(1_048_576, 62..=63), (131_072, 249..=251), (32_768, 499..=501)] {
+        let mut both = Ends::in_step(8_000_000);
+        let stream = both.stream(QosRequest { max_bps: Some(max_bps), ..qos(32) });
+        hold(&mut both, 0, &[65_536; 16]);
+        let mut came = Vec::new();
+        for _ in 0..6_000 {
+            let before = both.ends[0].total(stream);
+            both.run(1);
+            if both.ends[0].total(stream) > before {
+                came.push(both.time);
+                (0..2).for_each(|end| both.accept(end, stream));
+            }
+        }
+        // In the first half, the limiter gives what it held at first.
+        came.retain(|at| *at > both.time - 3_000);
+        assert!(came.len() > 4, "{max_bps} bit/s: {came:?}");
+        assert!(
+            came.windows(2).all(|pair| every.contains(&(pair[1] - pair[0]))),
+            "{max_bps} bit/s: {came:?}"
+        );
+    }
 }
 
 #[test]

@@ -20,10 +20,10 @@ const WAITING: usize = 1_000;
 const AT_ONCE: usize = 500;
 /// Until all is in step and nothing of the start is left to do.
 const WARM_UP: Duration = Duration::from_secs(3);
-/// The vault, whose memory is locked from the start, in MB.
-const VAULT: f64 = 67.1;
-/// Most that a daemon without streams may take: of a processor, and of memory beside the vault in MB.
+/// Most that a daemon without streams may take: of a processor, and of memory in MB.
 const MOST: (f64, f64) = (0.005, 30.0);
+/// Most that a key stream that waits may take: of a processor, and of memory in octets.
+const MOST_WAITING: (f64, f64) = (0.000_01, 65_536.0);
 /// A daemon's memory may grow by so many octets for each stream that was, which it remembers by its ID.
 const REMEMBERED: f64 = 512.0;
 
@@ -69,7 +69,7 @@ pub fn run(setting: &Setting, seconds: u64, opened: usize) -> ExitCode {
     let alone = share(daemons, seconds);
     let resident = daemons.map(|daemon| memory(daemon) / 1e6);
     println!(
-        "leader and follower, no key stream: {}; {:.1} and {:.1} MB resident, of which {VAULT} are the vault",
+        "leader and follower, no key stream: {}; {:.1} and {:.1} MB resident",
         percent(alone),
         resident[0],
         resident[1]
@@ -78,7 +78,19 @@ pub fn run(setting: &Setting, seconds: u64, opened: usize) -> ExitCode {
     sleep(WARM_UP);
     let waiting = share(daemons, seconds);
     let more = daemons.map(|daemon| memory(daemon) / 1e6);
-    println!("with {WAITING} that wait for key: {}; {:.1} and {:.1} MB", percent(waiting), more[0], more[1]);
+    #[allow(clippy::cast_precision_loss, reason = "streams of one run")]
+    let number = WAITING as f64;
+    let each: [(f64, f64); 2] = std::array::from_fn(|end| {
+        ((waiting[end] - alone[end]) / number, (more[end] - resident[end]) * 1e6 / number)
+    });
+    println!(
+        "with {WAITING} that wait for key: {}; {:.1} and {:.1} MB, {:.0} and {:.0} octets for each",
+        percent(waiting),
+        more[0],
+        more[1],
+        each[0].1,
+        each[1].1
+    );
     stage.close(&ids);
     sleep(WARM_UP);
     let first = daemons.map(Look::at);
@@ -90,7 +102,12 @@ pub fn run(setting: &Setting, seconds: u64, opened: usize) -> ExitCode {
     let took = begun.elapsed().as_secs_f64();
     sleep(WARM_UP);
     let last = daemons.map(Look::at);
-    let mut kept = (0..2).all(|end| alone[end] < MOST.0 && resident[end] - VAULT < MOST.1);
+    let mut kept = (0..2).all(|end| {
+        alone[end] < MOST.0
+            && resident[end] < MOST.1
+            && each[end].0 < MOST_WAITING.0
+            && each[end].1 < MOST_WAITING.1
+    });
     #[allow(clippy::cast_precision_loss, reason = "streams of one run")]
     let number = opened as f64;
     for (name, (first, last)) in ["leader", "follower"].iter().zip(first.iter().zip(&last)) {

@@ -55,9 +55,11 @@ fn build(what: &[&str]) -> PathBuf {
         }
     }
     // As ./dev builds what is shipped, so that neither builds again what the other has built.
-    if let (true, Ok(flags)) = (what.contains(&"--release"), std::env::var("QKD_SHIPPED_RUSTFLAGS")) {
-        let own = std::env::var("RUSTFLAGS").unwrap_or_default();
-        build.env("RUSTFLAGS", format!("{own} {flags}"));
+    for (name, shipped) in [("RUSTFLAGS", "QKD_SHIPPED_RUSTFLAGS"), ("CFLAGS", "QKD_SHIPPED_CFLAGS")] {
+        if let (true, Ok(flags)) = (what.contains(&"--release"), std::env::var(shipped)) {
+            let own = std::env::var(name).unwrap_or_default();
+            build.env(name, format!("{own} {flags}"));
+        }
     }
     let status = build.current_dir(workspace()).status().expect("cargo runs");
     assert!(status.success(), "the programs under test must build");

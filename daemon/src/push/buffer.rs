@@ -1,7 +1,9 @@
 //! Send and receive buffers in memory of the vault's kind: requests hold key, and answers may quote it. A key stream has them only
-//! while something is in them, so that streams that wait cost nothing, and those that do not use the same few.
+//! while something is in them, so that streams that wait cost nothing, and many use the same few, which stay in the processor's cache.
+//! A few streams keep theirs from the first request until all are answered.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::answer::{LONGEST_HEAD, LastHead};
@@ -11,7 +13,7 @@ use crate::vault::{Locking, Room, Vault, VaultError, wipe};
 const SEND_LEAST: usize = 44 * 1024;
 /// Octets of a receive buffer: a whole head and some more, so that there is always room to read into.
 const RECEIVE: usize = LONGEST_HEAD + 4 * 1024;
-/// Buffers of one size that are kept though nobody needs them.
+/// Buffers of one size that are kept though nobody needs them, and streams that may keep theirs while they wait for an answer.
 const MOST_SPARE: usize = 16;
 /// Octets of memory for the heads of answers that is had at a time.
 const HEADS: u64 = 256 * 1024;
@@ -51,13 +53,15 @@ impl Buffers {
 #[derive(Debug)]
 pub(super) struct Pool {
     locking: Locking,
+    /// Buffers that streams have.
+    taken: AtomicUsize,
     spare: Mutex<BTreeMap<usize, Vec<Buffers>>>,
     heads: Mutex<Vec<Vault>>,
 }
 
 impl Pool {
     pub(super) fn new(locking: Locking) -> Self {
-        Self { locking, spare: Mutex::default(), heads: Mutex::default() }
+        Self { locking, taken: AtomicUsize::new(0), spare: Mutex::default(), heads: Mutex::default() }
     }
 
     /// Buffers for requests of up to so many octets.
@@ -69,12 +73,20 @@ impl Pool {
         let size =
             if longest_request > SEND_LEAST { longest_request.next_power_of_two() } else { SEND_LEAST };
         let spare = lock(&self.spare).get_mut(&size).and_then(Vec::pop);
-        spare.map_or_else(|| Buffers::new(size, self.locking), Ok)
+        let buffers = spare.map_or_else(|| Buffers::new(size, self.locking), Ok)?;
+        self.taken.fetch_add(1, Ordering::Relaxed);
+        Ok(buffers)
+    }
+
+    /// Whether so many streams have buffers that none should keep empty ones.
+    pub(super) fn is_in_demand(&self) -> bool {
+        self.taken.load(Ordering::Relaxed) > MOST_SPARE
     }
 
     /// Takes them back, and wipes them.
     pub(super) fn give_back(&self, mut buffers: Buffers) {
         buffers.wipe();
+        self.taken.fetch_sub(1, Ordering::Relaxed);
         let mut spare = lock(&self.spare);
         let spare = spare.entry(buffers.send.room.as_slice().len()).or_default();
         if spare.len() < MOST_SPARE {
@@ -275,7 +287,9 @@ mod tests {
     fn what_many_streams_needed_at_once_is_not_kept_for_ever() {
         let pool = pool();
         let many: Vec<_> = (0..3 * MOST_SPARE).map(|_| pool.take(300).unwrap()).collect();
+        assert!(pool.is_in_demand());
         many.into_iter().for_each(|buffers| pool.give_back(buffers));
+        assert!(!pool.is_in_demand());
         assert_eq!(pool.spare.lock().unwrap()[&SEND_LEAST].len(), MOST_SPARE);
         let heads: Vec<_> = (0..3 * HEADS / 4096).map(|_| pool.head().unwrap()).collect();
         assert_eq!(pool.heads.lock().unwrap().len(), 3);

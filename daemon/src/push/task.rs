@@ -61,7 +61,7 @@ pub(super) struct Task {
     sender: Sender,
     link: Link,
     pool: Arc<Pool>,
-    /// While something is in them.
+    /// While something is in them, and until the KMS has answered if the pool can spare them.
     buffers: Option<Buffers>,
     /// The send buffer was too small for all that could be sent.
     more: bool,
@@ -186,8 +186,11 @@ impl Task {
             }
             Link::Connecting(_) => {}
             Link::Open(connection) => {
-                let full = self.buffers.as_ref().is_some_and(|buffers| !buffers.send.is_empty());
-                if connection.unwritable.is_some() || full || !self.sender.has_work(now) {
+                let nothing_to_do = match &self.buffers {
+                    Some(buffers) => !buffers.send.is_empty(),
+                    None => !self.sender.has_work(now),
+                };
+                if connection.unwritable.is_some() || nothing_to_do {
                     return;
                 }
                 match self.buffers() {
@@ -211,8 +214,11 @@ impl Task {
         has.map_or_else(|| self.pool.take(self.sender.longest_request()), Ok)
     }
 
+    /// A stream with requests on their way will soon have something in its buffers again, and may keep them if few do.
     fn give_back_buffers(&mut self) {
-        if let Some(buffers) = self.buffers.take_if(|buffers| buffers.are_empty()) {
+        if (!self.sender.is_in_flight() || self.pool.is_in_demand())
+            && let Some(buffers) = self.buffers.take_if(|buffers| buffers.are_empty())
+        {
             self.pool.give_back(buffers);
         }
     }

@@ -19,7 +19,7 @@ const TURNS_PER_SECOND: u64 = 64;
 /// ... but no more than the greater of these for that reason: an entry costs what some chunks do.
 const SHORT_TURN_BYTES: u64 = 8 << 10;
 const SHORT_TURN_CHUNKS: u64 = 16;
-/// A stream of a limited rate waits no longer than this part of a second for its turn to be worth more.
+/// A stream of a limited rate waits no longer than this part of a second for more than a chunk.
 const WAITS_PER_SECOND: u64 = 4;
 /// Weights are whole numbers: service among the minima is counted in this part of an octet by bit/s.
 const MINIMUM_SCALE: u128 = 1 << 32;
@@ -67,7 +67,7 @@ impl Core {
         let chunk = u64::from(qos.key_chunk_size);
         // A limiter is waited for until a turn is worth an entry, but not until it is full: it would spill.
         let waited = (u64::from(qos.max_bps) / 8 / WAITS_PER_SECOND).min(SHORT_TURN_BYTES);
-        let worth = room.min((SHORT_TURN_BYTES / 4).max(waited));
+        let worth = room.min(waited);
         let worth = |bucket: &Bucket| worth.min(bucket.depth() / 2).max(chunk);
         if let Some(limit) = &mut live.turn.limit
             && limit.available(now.boot_ms) < worth(limit)

@@ -73,7 +73,15 @@ impl Pool {
         let size =
             if longest_request > SEND_LEAST { longest_request.next_power_of_two() } else { SEND_LEAST };
         let spare = lock(&self.spare).get_mut(&size).and_then(Vec::pop);
-        let buffers = spare.map_or_else(|| Buffers::new(size, self.locking), Ok)?;
+        let made = || {
+            Buffers::new(size, self.locking).or_else(|_| {
+                // What is kept of other sizes may be what is missing.
+                let kept = std::mem::take(&mut *lock(&self.spare));
+                drop(kept);
+                Buffers::new(size, self.locking)
+            })
+        };
+        let buffers = spare.map_or_else(made, Ok)?;
         self.taken.fetch_add(1, Ordering::Relaxed);
         Ok(buffers)
     }

@@ -1,7 +1,6 @@
 //! The task of one key stream: gives the [`Sender`] its socket, its clock and its orders.
 
 use std::future::{Future, poll_fn};
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -40,7 +39,7 @@ enum Event {
     /// The handle was dropped.
     Forsaken,
     Connected(Result<Wire, Failure>),
-    Read(io::Result<usize>),
+    Read(Result<usize, Failure>),
     /// All that was to be written is, and there may be more.
     Written,
     Unwritable(Failure),
@@ -198,7 +197,7 @@ impl Task {
                         self.more = self.sender.fill(&mut buffers.send, now);
                         self.buffers = Some(buffers);
                     }
-                    // What is on its way will be answered, or not; then it is tried again.
+                    // With requests on their way, the connection is lost where the answers cannot be read either.
                     Err(why) if !self.sender.is_in_flight() => {
                         self.sender.unconnected(Failure::NoMemory(why), now);
                     }
@@ -348,11 +347,12 @@ impl Task {
         if self.buffers.is_none() {
             match self.pool.take(self.sender.longest_request()) {
                 Ok(buffers) => self.buffers = Some(buffers),
-                Err(why) => return Poll::Ready(Event::Read(Err(io::Error::other(why)))),
+                Err(why) => return Poll::Ready(Event::Read(Err(Failure::NoMemory(why)))),
             }
         }
         let Some(Buffers { receive, .. }) = &mut self.buffers else { return Poll::Pending };
-        poll_read(&mut connection.stream, receive, cx).map(Event::Read)
+        let read = poll_read(&mut connection.stream, receive, cx);
+        read.map(|result| Event::Read(result.map_err(|error| Failure::Broken(error.to_string()))))
     }
 
     fn connected(&mut self, result: Result<Wire, Failure>, now: Instant) {
@@ -380,7 +380,7 @@ impl Task {
         }
     }
 
-    fn read(&mut self, result: io::Result<usize>, now: Instant) {
+    fn read(&mut self, result: Result<usize, Failure>, now: Instant) {
         let Link::Open(connection) = &mut self.link else { return };
         let why = match (result, &mut self.buffers) {
             (Ok(octets @ 1..), Some(Buffers { receive, .. })) => {
@@ -395,7 +395,7 @@ impl Task {
                 }
             }
             (Ok(_), _) => Failure::Closed,
-            (Err(error), _) => Failure::Broken(error.to_string()),
+            (Err(why), _) => why,
         };
         let why = connection.unwritable.take().unwrap_or(why);
         self.lose(why, now);

@@ -134,13 +134,21 @@ impl Mapping {
     /// Nothing refers to any octet of the range.
     pub(super) unsafe fn populate(&self, range: Range<usize>) -> io::Result<()> {
         let length = range.end.min(self.length()).saturating_sub(range.start);
-        if self.kind != MemoryKind::Secret || length == 0 {
+        if self.kind == MemoryKind::Unlocked || length == 0 {
             return Ok(());
+        }
+        // SAFETY: `length` is not 0, so that `range.start` lies in the mapping.
+        let first = unsafe { self.base.add(range.start) };
+        if self.kind == MemoryKind::Locked {
+            // SAFETY: `length` octets from there on lie in the mapping; the advice has pages made and changes nothing in them.
+            return match unsafe { madvise(first.cast(), length, MmapAdvise::MADV_POPULATE_WRITE) } {
+                // Before Linux 5.14 they are made when they are written to.
+                Ok(()) | Err(Errno::EINVAL) => Ok(()),
+                Err(why) => Err(why.into()),
+            };
         }
         let zeros = File::from(memfd_create("qkdd-zeros", MFdFlags::MFD_CLOEXEC)?);
         zeros.set_len(u64::try_from(length).map_err(io::Error::other)?)?;
-        // SAFETY: `length` is not 0, so that `range.start` lies in the mapping.
-        let first = unsafe { self.base.add(range.start) };
         // SAFETY: `length` octets from there on lie in the mapping, are writable, and have been zeroed since they were made or
         // were last referred to. The caller answers for that nothing refers to them now. The slice goes to the kernel only.
         let pages = unsafe { std::slice::from_raw_parts_mut(first.as_ptr(), length) };
@@ -154,8 +162,10 @@ impl Mapping {
         Ok(Self { base: base.cast(), length, kind: MemoryKind::Unlocked })
     }
 
-    /// Keeps the pages out of core dumps and out of child processes.
+    /// Keeps the pages out of core dumps and out of child processes, and small, so that those that are not needed take no memory.
     fn keep_inside(&self) -> Result<(), VaultError> {
+        // SAFETY: the range is exactly this mapping, and the advice changes nothing in it. A kernel without huge pages refuses it.
+        let _ = unsafe { madvise(self.base.cast(), self.length(), MmapAdvise::MADV_NOHUGEPAGE) };
         for advice in [MmapAdvise::MADV_DONTDUMP, MmapAdvise::MADV_DONTFORK] {
             // SAFETY: the range is exactly this mapping, and neither advice changes what it holds in this process.
             unsafe { madvise(self.base.cast(), self.length(), advice) }

@@ -66,13 +66,15 @@ impl Arena {
         match unsafe { self.mapping.populate(map.had * PAGE..to * PAGE) } {
             Ok(()) => {
                 map.had = to;
+                map.said = false;
                 true
             }
             Err(why) => {
                 if !std::mem::replace(&mut map.said, true) {
                     log::error!(
                         id = "vault.no_memory";
-                        "the system gives no more than {} bytes of memory for keys now: {why}; keys wait until some are pushed",
+                        "of {} bytes of memory for keys the system gives no more than {} now: {why}; what has no room waits",
+                        self.mapping.length(),
                         map.had * PAGE
                     );
                 }

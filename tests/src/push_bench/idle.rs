@@ -20,6 +20,8 @@ const WAITING: usize = 1_000;
 const AT_ONCE: usize = 500;
 /// Until all is in step and nothing of the start is left to do.
 const WARM_UP: Duration = Duration::from_secs(3);
+/// Until each KMS was told, once, that no key comes: beyond the default timeout of a key stream.
+const TOLD: Duration = Duration::from_secs(15);
 /// Most that a daemon without streams may take: of a processor, and of memory in MB.
 const MOST: (f64, f64) = (0.005, 30.0);
 /// Most that a key stream that waits may take: of a processor, and of memory in octets.
@@ -75,7 +77,7 @@ pub fn run(setting: &Setting, seconds: u64, opened: usize) -> ExitCode {
         resident[1]
     );
     let ids = stage.register(WAITING);
-    sleep(WARM_UP);
+    sleep(TOLD);
     let waiting = share(daemons, seconds);
     let more = daemons.map(|daemon| memory(daemon) / 1e6);
     #[allow(clippy::cast_precision_loss, reason = "streams of one run")]

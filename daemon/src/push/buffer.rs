@@ -43,7 +43,7 @@ impl Buffers {
     }
 
     /// Wipes both.
-    pub(super) fn wipe(&mut self) {
+    fn wipe(&mut self) {
         self.send.wipe();
         self.receive.wipe();
     }

@@ -153,8 +153,8 @@ impl Task {
         self.sender.account(now);
         let stopped = self.sender.stopped();
         self.report(now);
-        let Self { sender, buffers, last, reins, ending, mut reports, link, .. } = self;
-        drop((link, sender, buffers, last, reins));
+        let Self { sender, last, reins, ending, mut reports, link, .. } = self;
+        drop((link, sender, last, reins));
         if let Some(ending) = ending {
             // Nobody need wait for it.
             let _ = ending.confirm.send(stopped);
@@ -418,8 +418,7 @@ impl Task {
             drop(connection);
             self.sender.broke(why, progressed, now);
         }
-        if let Some(mut buffers) = self.buffers.take() {
-            buffers.wipe();
+        if let Some(buffers) = self.buffers.take() {
             self.pool.give_back(buffers);
         }
         self.last.forget();

@@ -27,7 +27,7 @@ const MOST: (f64, f64) = (0.005, 30.0);
 /// Most that a key stream that waits may take: of a processor, and of memory in octets.
 const MOST_WAITING: (f64, f64) = (0.000_01, 65_536.0);
 /// A daemon's memory may grow by so many octets for each stream that was, which it remembers by its ID.
-const REMEMBERED: f64 = 1024.0;
+const REMEMBERED: f64 = 512.0;
 
 /// A daemon at one moment.
 #[derive(Clone, Copy, Debug)]

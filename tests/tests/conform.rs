@@ -245,6 +245,32 @@ fn what_cannot_be_probed_is_no_success() {
     }
 }
 
+#[test]
+fn a_side_that_is_only_just_started_is_not_called_broken_where_waiting_is_wanted() {
+    for part in [&["kms"][..], &["module"], &[]] {
+        let [late] = free_ports();
+        let mut probe = Command::new(program("qkdctl"));
+        probe.arg("conform").args(part).args([&url(late), "--wait", "60", "--deadline", "1"]);
+        let mut probe = Process::start("the probe", &mut probe);
+        let line = probe.line("waiting until ", DEADLINE);
+        assert!(line.contains(&late.to_string()) && line.contains("refused"), "{line}");
+        let mut kms = Command::new(program("qkd-sim"));
+        kms.args([
+            "kms",
+            "--module",
+            "http://127.0.0.1:9",
+            "--source",
+            "kms://a",
+            "--destination",
+            "kms://b",
+        ]);
+        let _kms = Process::start("the KMS", kms.args(["--open", "--listen", &late.to_string()]));
+        let _ = probe.line("PASS reach ", DEADLINE);
+        let ended = probe.wait(DEADLINE);
+        assert_eq!(ended.code(), Some(i32::from(part == ["module"])), "{}", probe.output());
+    }
+}
+
 fn page() -> String {
     std::fs::read_to_string(workspace().join("docs/kms-developers.md")).unwrap()
 }

@@ -51,9 +51,12 @@ fn the_samples_commands_push_keys_to_the_reference_kms() {
             line.to_owned()
         };
         let place = unpacked();
+        // Nothing in a sample waits for the KMS: it may come up last.
+        let keys = place.shell(sample, &with_own_tmp(&place, &own_ports(&of("qkd/push-keys "))));
+        let _ = keys.process().line("waiting until ", DEADLINE);
         let _kms = place.shell("the KMS under test", of("qkd/qkd-sim kms ").trim_end_matches('&'));
-        let said = place.run(sample, &with_own_tmp(&place, &own_ports(&of("qkd/push-keys "))));
-        assert!(said.contains("PASS: the KMS has accepted"), "{said}");
+        let (said, code) = end_of(keys);
+        assert!(code == Some(0) && said.contains("PASS: the KMS has accepted"), "{code:?} {said}");
         assert!(std::fs::read_to_string(place.folder().join("conform.xml")).unwrap().contains("<testsuite "));
         assert!(place.folder().join("qkd-logs/near.log").exists());
         assert_eq!(left_in(&place), 0, "something is left behind");

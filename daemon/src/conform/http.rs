@@ -15,6 +15,8 @@ const LONGEST_HEAD: usize = 32 << 10;
 /// Longest body of an answer, in octets.
 const LONGEST_BODY: usize = 1 << 20;
 const MOST_FIELDS: usize = 64;
+/// Between two looks whether a server has come up.
+const AGAIN: Duration = Duration::from_millis(100);
 
 /// Where a server is.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ pub(super) struct Client {
     pub(super) tls: Option<Arc<ClientConfig>>,
     /// Longest time of an exchange.
     pub(super) deadline: Duration,
+    /// How long the server may take until it takes connections at all.
+    pub(super) start: Duration,
 }
 
 /// An answer.
@@ -54,7 +58,21 @@ impl Client {
             .split_once("://")
             .is_some_and(|(_, rest)| rest.split_once('/').is_some_and(|(_, path)| !path.is_empty()));
         let prefix = if has_path { at.path.trim_end_matches('/').to_owned() } else { String::new() };
-        Ok(Self { server: at.server, prefix, tls: tls.filter(|_| at.secure), deadline })
+        let tls = tls.filter(|_| at.secure);
+        Ok(Self { server: at.server, prefix, tls, deadline, start: Duration::ZERO })
+    }
+
+    /// Waits until the server takes connections, no longer than [`Client::start`]. What else may be wrong with it, or that it never
+    /// came, the next exchange tells. `say` is called once, when there is something to wait for.
+    pub(super) fn come_up(&self, say: impl FnOnce(&str)) {
+        let until = Instant::now() + self.start;
+        let mut say = Some(say);
+        while let (Ok(rest), Err(why)) = (left(until), Wire::connect(&self.server, None, until)) {
+            if let Some(say) = say.take() {
+                say(&format!("waiting until {} takes connections: {why}", self.server));
+            }
+            std::thread::sleep(rest.min(AGAIN));
+        }
     }
 
     /// A request with a JSON body, as the interface wants it.

@@ -83,6 +83,9 @@ pub struct Args {
     /// KMS: longest wait until it opens a key stream.
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     patience: u32,
+    /// Longest wait until something takes connections at URL, for what is only just started.
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    wait: u32,
     /// Writes them into this file as JUnit tests, too.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
@@ -152,7 +155,8 @@ fn probe(args: &Args) -> Result<Report, ConformError> {
         Client::new(url, secure.map(|secure| secure.client.clone()), deadline)
             .map_err(ConformError::CommandLine)
     };
-    let probed = client(url, secure.as_ref())?;
+    let start = Duration::from_secs(args.wait.into());
+    let probed = Client { start, ..client(url, secure.as_ref())? };
     let part = match part {
         Some(part) => part,
         None => recognise(&probed).ok_or_else(|| {
@@ -208,9 +212,13 @@ fn probe_kms(args: &Args, probed: Client, secure: Option<Secure>) -> Vec<Outcome
         ..kms::Subject::new(probed)
     };
     let mut book = Book::new(kms::CLAUSES);
-    // Standard output is the report's.
-    kms::probe(&subject, &mut book, |address| eprintln!("listening {address}"));
+    kms::probe(&subject, &mut book, |address| tell(&format!("listening {address}")));
     book.finish("the probe did not come so far")
+}
+
+/// Tells the person who waits. Standard output is the report's.
+fn tell(words: &str) {
+    eprintln!("{words}");
 }
 
 fn part_and_url(what: &[String]) -> Result<(Option<Part>, &str), ConformError> {
@@ -227,6 +235,7 @@ fn recognise(client: &Client) -> Option<Part> {
     if client.prefix.ends_with(KEY_MATERIAL_PATH) {
         return Some(Part::Kms);
     }
+    client.come_up(tell);
     let knows =
         |request: &[u8]| client.exchange(request).is_ok_and(|reply| !matches!(reply.status, 404 | 405 | 501));
     if knows(&client.request("GET", &format!("{}get-key", module::CALLS), b"{}")) {

@@ -17,6 +17,7 @@ use self::played::{Opened, Played};
 use super::book::Book;
 use super::http::{Client, Reply};
 use super::server::Server;
+use super::tell;
 use super::wire::Secure;
 use crate::config::KEY_MATERIAL_PATH;
 
@@ -128,6 +129,7 @@ impl Probe<'_> {
     }
 
     fn reach(&mut self) -> bool {
+        self.subject.client.come_up(tell);
         let reply = self.send("{}");
         let reached = reply.is_ok();
         self.book.judge("reach", reply.map(drop));

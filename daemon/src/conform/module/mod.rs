@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use super::book::Book;
 use super::http::{Client, Reply};
+use super::tell;
 use super::wire::Secure;
 
 pub(crate) use self::clauses::CLAUSES;
@@ -83,6 +84,7 @@ impl Probe<'_> {
     /// Whether there is anybody who speaks HTTP.
     fn reach(&mut self) -> bool {
         let client = &self.subject.end.client;
+        client.come_up(tell);
         let answer = client.exchange(&client.request("GET", "/", b""));
         let reached = answer.is_ok();
         self.book.judge("reach", answer.map(drop).map_err(|why| why.to_string()));

@@ -6,6 +6,7 @@ mod events;
 mod lifecycle;
 mod open;
 mod shutdown;
+mod spin;
 mod waiting;
 
 #[cfg(test)]
@@ -100,6 +101,7 @@ pub struct Card<B: Backing> {
     /// Newest block that the card has shown since it was last reset.
     newest: Option<BlockName>,
     last_activity: Duration,
+    spin: spin::Spin,
     /// When the latest recoveries were, oldest first.
     recoveries: VecDeque<Duration>,
     /// The platform has asked for the card to be given back, whoever was waiting for something else then.

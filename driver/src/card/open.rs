@@ -9,6 +9,7 @@ use qkd_contract::pci::{DEVICE_ID, VENDOR_ID};
 use qkd_contract::registers as reg;
 use qkd_contract::state::{Fault as CardFaultCode, State};
 
+use super::spin::Spin;
 use super::{Announced, Card, Life};
 use crate::backing::{Backing, BackingError, PciIdentity};
 use crate::counters::Counters;
@@ -37,7 +38,7 @@ pub struct CardOptions {
     pub acknowledgements: u32,
     /// Longest time in microseconds that the card may hold back an interrupt, at most 10 000.
     pub moderation_us: u32,
-    /// How long to poll after the last event before blocking for an interrupt.
+    /// How long to poll after the last event, at most, before blocking for an interrupt: less where events come seldom.
     pub spin: Duration,
     /// Whether a card that delivers positional test key is accepted: nothing that it delivers is secret (VER-4).
     pub allow_test_key: bool,
@@ -197,6 +198,7 @@ impl<B: Backing> Card<B> {
         let mut card = Self {
             backing,
             known_peer: options.peer_serial.or(identity.peer_serial),
+            spin: Spin::new(options.spin),
             options,
             identity,
             layout,

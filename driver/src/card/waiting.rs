@@ -43,8 +43,8 @@ pub struct Health {
 impl<B: Backing> Card<B> {
     /// Waits until [`Card::next_event`] has something new, `waker` is readable, or `timeout` has passed.
     ///
-    /// It looks for [`super::CardOptions::spin`] after the last event, without looking at the waker, and then blocks
-    /// for an interrupt. While a block is pending that was not taken, only the waker and the time end the wait. An event
+    /// It looks for [`super::CardOptions::spin`] at most after the last event, without looking at the waker, and then blocks
+    /// for an interrupt: where events come seldom, it does not look. While a block is pending that was not taken, only the waker and the time end the wait. An event
     /// that is already there goes before the waker; a caller who is never idle looks at his own queue in between.
     ///
     /// # Errors
@@ -59,14 +59,20 @@ impl<B: Backing> Card<B> {
     fn try_wait(&mut self, timeout: Duration, waker: Option<BorrowedFd<'_>>) -> Result<Woken, Fault> {
         let deadline = self.backing.now().saturating_add(timeout);
         let full = self.pending.is_some();
+        let mut looked = false;
         loop {
             let now = self.backing.now();
             if !full && self.something_due() {
-                self.last_activity = now;
+                if looked {
+                    self.came(now);
+                } else {
+                    self.last_activity = now;
+                }
                 self.counters.polls_hit += 1;
                 return Ok(Woken::Event);
             }
-            if !full && now < deadline && now.saturating_sub(self.last_activity) < self.options.spin {
+            looked = true;
+            if !full && now < deadline && now.saturating_sub(self.last_activity) < self.spin.time() {
                 std::hint::spin_loop();
                 continue;
             }
@@ -74,7 +80,7 @@ impl<B: Backing> Card<B> {
                 self.arm();
                 // An event that was written before the card saw the arming may have raised nothing: look again.
                 if self.something_due() {
-                    self.last_activity = now;
+                    self.came(now);
                     return Ok(Woken::Event);
                 }
             }
@@ -88,7 +94,8 @@ impl<B: Backing> Card<B> {
                 return Ok(Woken::RemovalRequested);
             }
             if !full && self.something_due() {
-                self.last_activity = self.backing.now();
+                let now = self.backing.now();
+                self.came(now);
                 return Ok(Woken::Event);
             }
             if !full && (signals.event || now >= deadline) {
@@ -101,6 +108,12 @@ impl<B: Backing> Card<B> {
                 return Ok(Woken::TimedOut);
             }
         }
+    }
+
+    /// An event that was waited for is there.
+    fn came(&mut self, now: Duration) {
+        self.spin.came_after(now.saturating_sub(self.last_activity));
+        self.last_activity = now;
     }
 
     fn something_due(&self) -> bool {

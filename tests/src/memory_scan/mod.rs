@@ -52,7 +52,7 @@ impl Scan {
                 continue;
             }
             let found = &mut scan.cells;
-            scan.searched += memory.search(mapping, |address, dress, cell| {
+            let read = memory.search(mapping, |address, dress, cell| {
                 let places = match found.entry(cell) {
                     Entry::Occupied(places) => places.into_mut(),
                     Entry::Vacant(place) => place.insert(Vec::new()),
@@ -61,10 +61,10 @@ impl Scan {
                     places.push(Place { dress, mapping: index, address });
                 }
             })?;
-        }
-        let resident = process::resident(pid)?;
-        if scan.searched + scan.secret < resident {
-            return Err(Blind::Missed { searched: scan.searched, secret: scan.secret, resident });
+            scan.searched += read;
+            if mapping.missed(read) > 0 {
+                return Err(Blind::Missed { mapping: mapping.clone(), missed: mapping.missed(read) });
+            }
         }
         Ok(scan)
     }

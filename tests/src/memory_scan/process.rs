@@ -36,20 +36,16 @@ pub enum Blind {
         /// The kernel's word.
         source: io::Error,
     },
-    /// A line of `/proc/PID/maps` that is none.
+    /// A line of `/proc/PID/smaps` that is none.
     #[error("{0:?} is no line of a list of mappings")]
     Maps(String),
-    /// Less was searched than the process has in memory.
-    #[error(
-        "{searched} bytes searched and {secret} secret, but {resident} are resident: mappings were missed"
-    )]
+    /// Memory of the process was not searched, although something lies there.
+    #[error("{missed} bytes of {mapping:?} are in memory and were not searched")]
     Missed {
-        /// Octets searched.
-        searched: u64,
-        /// Octets of secret memory.
-        secret: u64,
-        /// Octets resident.
-        resident: u64,
+        /// The mapping.
+        mapping: Mapping,
+        /// Octets.
+        missed: u64,
     },
 }
 
@@ -64,6 +60,8 @@ pub struct Mapping {
     pub permissions: String,
     /// What is mapped; empty for anonymous memory.
     pub name: String,
+    /// Octets of it that are in physical memory.
+    pub resident: u64,
 }
 
 impl Mapping {
@@ -90,7 +88,12 @@ impl Mapping {
         let address = |text| u64::from_str_radix(text, 16).ok();
         let permissions = words.next()?.to_owned();
         let name = words.nth(3).unwrap_or_default().trim().to_owned();
-        Some(Self { from: address(from)?, to: address(to)?, permissions, name })
+        Some(Self { from: address(from)?, to: address(to)?, permissions, name, resident: 0 })
+    }
+
+    /// How much of it may lie in memory unseen, where so many octets were read.
+    pub(super) fn missed(&self, read: u64) -> u64 {
+        if self.is_secret() || read == self.length() { 0 } else { self.resident }
     }
 }
 
@@ -99,16 +102,27 @@ fn refused(pid: Pid, what: &'static str) -> impl FnOnce(io::Error) -> Blind {
 }
 
 pub(super) fn mappings(pid: Pid) -> Result<Vec<Mapping>, Blind> {
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).map_err(refused(pid, "maps"))?;
-    maps.lines().map(|line| Mapping::parse(line).ok_or_else(|| Blind::Maps(line.into()))).collect()
+    let smaps = std::fs::read_to_string(format!("/proc/{pid}/smaps")).map_err(refused(pid, "smaps"))?;
+    parsed(&smaps)
 }
 
-/// Octets of the process that are in physical memory.
-pub(super) fn resident(pid: Pid) -> Result<u64, Blind> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).map_err(refused(pid, "status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kilobytes = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
-    kilobytes.map(|kb| kb * 1024).ok_or(Blind::Maps(status))
+/// Each mapping's line is followed by lines about it, `Name: value`.
+fn parsed(smaps: &str) -> Result<Vec<Mapping>, Blind> {
+    let mut mappings: Vec<Mapping> = Vec::new();
+    for line in smaps.lines() {
+        let no_line = || Blind::Maps(line.into());
+        match line.split_once(':') {
+            Some((name, value)) if !name.contains(' ') => {
+                let mapping = mappings.last_mut().ok_or_else(no_line)?;
+                if name == "Rss" {
+                    let kilobytes = value.trim().strip_suffix(" kB").and_then(|kb| kb.parse::<u64>().ok());
+                    mapping.resident = kilobytes.ok_or_else(no_line)? << 10;
+                }
+            }
+            _ => mappings.push(Mapping::parse(line).ok_or_else(no_line)?),
+        }
+    }
+    Ok(mappings)
 }
 
 pub(super) struct Memory {
@@ -152,5 +166,34 @@ impl Memory {
             kept = next;
         }
         Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMAPS: &str = "\
+7f0000000000-7f0000200000 rw-p 00000000 00:00 0 
+Size:               2048 kB
+Rss:                  12 kB
+VmFlags: rd wr mr mw me ac
+7f0000200000-7f0000600000 rw-s 00000000 00:0f 1     /secretmem (deleted)
+Rss:                4096 kB
+7fff00000000-7fff00004000 r--p 00000000 00:00 0     [vvar]
+Rss:                   0 kB
+";
+
+    #[test]
+    fn what_lies_in_memory_and_was_not_searched_is_missed() {
+        let mappings = parsed(SMAPS).unwrap();
+        let [heap, secret, vvar] = mappings.as_slice() else { panic!("{mappings:?}") };
+        assert_eq!((heap.length(), heap.resident, heap.name.as_str()), (2 << 20, 12 << 10, ""));
+        assert_eq!((heap.missed(0), heap.missed(2 << 20)), (12 << 10, 0));
+        assert_eq!((secret.is_secret(), secret.resident, secret.missed(0)), (true, 4 << 20, 0));
+        assert_eq!(vvar.missed(0), 0);
+        for wrong in ["Rss: 1 kB\n", "nothing\n", "7f00-7f01 rw-p 0 00:00 0 x\nRss: some kB\n"] {
+            assert!(matches!(parsed(wrong), Err(Blind::Maps(_))), "{wrong}");
+        }
     }
 }

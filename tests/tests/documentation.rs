@@ -175,8 +175,11 @@ fn probed_kms(pages: &Pages) {
     let script = workspace().join("packaging/ci/push-keys");
     let script = format!("{} --module 127.0.0.1:8001 --far 127.0.0.1:9002", script.display());
     let edits = [("/usr/share/doc/qkd-sim/examples/push-keys", script.as_str())];
-    let said = place.run("push keys", &edited(pages.take("push keys"), &edits));
-    assert!(said.contains("PASS: the KMS has accepted"), "{said}");
+    for name in ["push keys", "push keys over TLS"] {
+        let said = place.run(name, &edited(pages.take(name), &edits));
+        assert!(said.contains("PASS: the KMS has accepted"), "{said}");
+    }
+    std::fs::remove_dir_all(place.folder().join("lab")).unwrap();
 
     let kms =
         "exec qkd-sim kms --listen 127.0.0.1:9001 --source kms://a --destination kms://b --open --module";

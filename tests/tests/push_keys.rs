@@ -129,6 +129,25 @@ fn a_kms_that_answers_404_to_everything_fails_with_the_reason() {
 }
 
 #[test]
+fn a_kms_whose_certificate_is_not_taken_fails_with_the_reason() {
+    let place = unpacked();
+    for folder in ["lab", "elsewhere"] {
+        let _ = place.run(folder, &format!("qkd/qkd-sim lab-certificates {folder} --kms-b kms://far"));
+    }
+    let files = "--certificate elsewhere/kms-a.pem --certificate-key elsewhere/kms-a.key --authorities lab/authority.pem";
+    let kms = KMS.replace("http:", "https:");
+    let kms = place.shell(
+        "the KMS under test",
+        &format!("exec {kms} --open --source kms://a --destination kms://far {files}"),
+    );
+    let _ = kms.process().line("listening ", DEADLINE);
+    let command = "qkd/push-keys --programs qkd --certificates lab --patience 5 https://127.0.0.1:9001";
+    let (said, code) = place.code_of("push-keys", &own_ports(command));
+    assert!(code == 1 && said.contains("FAIL: nobody has opened a key stream at https"), "{code} {said}");
+    assert!(said.contains("refused in the TLS handshake"), "the reason is not told: {said}");
+}
+
+#[test]
 fn what_cannot_be_tested_is_no_success() {
     let place = unpacked();
     let code = |options: &str| place.code_of(options, &own_ports(&format!("qkd/push-keys {options}")));
@@ -141,7 +160,12 @@ fn what_cannot_be_tested_is_no_success() {
         ("--programs qkd http://127.0.0.1:9001 http://127.0.0.1:9002", "one URL"),
         ("--programs qkd --chunks some http://127.0.0.1:9001", "no number"),
         ("--programs qkd --cure http://127.0.0.1:9001", "--cure"),
-        ("--programs qkd https://127.0.0.1:9001", "certificates"),
+        ("--programs qkd https://127.0.0.1:9001", "give --certificates"),
+        (
+            "--programs qkd --certificates nowhere https://127.0.0.1:9001",
+            "nowhere/authority.pem cannot be read",
+        ),
+        ("--programs qkd --certificates nowhere http://127.0.0.1:9001", "https"),
         ("--programs qkd --uri 'kms://a\"' http://127.0.0.1:9001", "character"),
         ("--programs qkd --rate much http://127.0.0.1:9001", "cards did not start"),
     ] {

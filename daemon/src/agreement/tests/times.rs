@@ -172,8 +172,47 @@ fn a_stream_whose_kms_takes_nothing_is_not_looked_at_and_may_run_dry_once_it_doe
             "what makes room is given time to bring key"
         );
     }
-    both.run(100);
-    assert_eq!([0, 1].map(|end| notices(&both, end, Status::InsufficientKey)), [1, 1]);
+    // An eighth of its timeout.
+    let dry = |both: &Ends| [0, 1].map(|end| notices(both, end, Status::InsufficientKey));
+    both.run(49);
+    assert_eq!(dry(&both), [0, 0], "what makes room is given time to bring key");
+    both.run(10);
+    assert_eq!(dry(&both), [1, 1]);
+}
+
+#[test]
+fn a_stream_is_told_of_at_the_millisecond_at_which_its_time_is_over() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest { timeout: Some(400), ..QosRequest::default() });
+    for end in 0..2 {
+        let over = both.ends[end].core.streams[&stream].fed_ms + 400;
+        while both.time < over - 1 {
+            both.run(1);
+        }
+        assert_eq!(notices(&both, end, Status::InsufficientKey), 0, "end {end}");
+        while both.time < over {
+            both.run(1);
+        }
+        assert_eq!(notices(&both, end, Status::InsufficientKey), 1, "end {end}");
+    }
+}
+
+#[test]
+fn a_stream_that_was_told_that_the_link_is_down_is_not_looked_at_when_its_kms_takes_key() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest { timeout: Some(400), ..QosRequest::default() });
+    both.block();
+    both.run(20);
+    for end in 0..2 {
+        link(&mut both, end, LinkState::Aligning, 0);
+    }
+    both.run(3_000);
+    for end in 0..2 {
+        both.accept(end, stream);
+    }
+    assert_eq!(looks(&both, stream), [false; 2]);
+    both.run(3_000);
+    assert_eq!([0, 1].map(|end| notices(&both, end, Status::InsufficientKey)), [0, 0]);
 }
 
 #[test]

@@ -26,7 +26,8 @@ pub(super) struct Following {
     pub(super) lines: BTreeSet<KeyStreamId>,
     /// Where telling all streams in turn has got to.
     turn: Option<KeyStreamId>,
-    reported_ms: u64,
+    /// When the next report is due by itself, were all reports so far an interval apart.
+    paced_ms: u64,
 }
 
 impl Following {
@@ -43,6 +44,9 @@ impl Following {
 
 /// Streams told in turn with each sign of life.
 const TURN_LINES: usize = 64;
+/// Reports that may come before their time after a pause: what is known of a block and that an entry is applied follow each other
+/// closely where little happens, and nobody's key should wait for an interval in between.
+const AHEAD: u64 = 2;
 /// Reports that only say that some more was accepted wait this many intervals for company.
 const PATIENCE: u64 = 10;
 
@@ -50,8 +54,8 @@ impl Core {
     /// The leader should hear soon.
     pub(super) fn report_soon(&mut self) {
         if !self.leads() && self.peer.in_step {
-            let at = self.following.reported_ms.saturating_add(self.settings.report_interval_ms);
-            self.timers.set_earlier(Timer::Report, at);
+            let ahead = self.settings.report_interval_ms.saturating_mul(AHEAD);
+            self.timers.set_earlier(Timer::Report, self.following.paced_ms.saturating_sub(ahead));
         }
     }
 
@@ -121,7 +125,8 @@ impl Core {
                 break;
             }
         }
-        self.following.reported_ms = now.boot_ms;
+        let paced = self.following.paced_ms.max(now.boot_ms);
+        self.following.paced_ms = paced.saturating_add(self.settings.report_interval_ms);
         self.timers.clear(Timer::Report);
     }
 

@@ -118,7 +118,7 @@ pub struct Settings {
     pub window_chunks: u64,
     /// Log entries that the follower may not have applied yet.
     pub most_entries_in_flight: u64,
-    /// Shortest time between two reports of the follower.
+    /// Shortest time between two reports of the follower, but for the first few after a pause.
     pub report_interval_ms: u64,
     /// Longest time between two messages to the other end.
     pub keep_alive_ms: u64,

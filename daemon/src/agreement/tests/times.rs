@@ -113,6 +113,35 @@ fn the_leader_hears_soon_how_the_followers_link_has_changed_and_nothing_of_one_t
 }
 
 #[test]
+fn key_that_comes_alone_waits_for_no_report_and_key_that_comes_fast_brings_no_more_of_them() {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(QosRequest::default());
+    let reports = |heard: &[Message]| heard.iter().filter(|m| matches!(m, Message::Report(_))).count();
+    both.run(100);
+    for _ in 0..5 {
+        both.block();
+        // That the block is held, the grant, and that it is applied: a millisecond each.
+        let before = both.delivered(0, stream);
+        both.run(3);
+        assert!(both.delivered(0, stream) > before);
+        for end in 0..2 {
+            both.accept(end, stream);
+        }
+        both.run(50);
+    }
+    let mut heard = 0;
+    for _ in 0..500 {
+        both.block();
+        heard += reports(&both.overhear(1)[0]);
+        for end in 0..2 {
+            both.accept(end, stream);
+        }
+    }
+    // One in five milliseconds, and those after the pause.
+    assert!((90..=103).contains(&heard), "{heard} reports in 500 ms");
+}
+
+#[test]
 fn a_stream_is_dry_when_its_time_is_over_since_the_last_key_and_nothing_is_left() {
     let mut both = Ends::in_step(1_000_000);
     let stream = both.stream(QosRequest { timeout: Some(400), ..QosRequest::default() });

@@ -23,7 +23,11 @@ fn qkdctl_json(socket: &Path, arguments: &[&str]) -> (i32, Value) {
 
 /// Holds an answer against docs/schema/qkdctl.json.
 fn keeps_schema(value: &Value) {
-    let text = std::fs::read_to_string(workspace().join("docs/schema/qkdctl.json")).expect("the schema");
+    keeps("qkdctl.json", value);
+}
+
+fn keeps(schema: &str, value: &Value) {
+    let text = std::fs::read_to_string(workspace().join("docs/schema").join(schema)).expect("the schema");
     let schema: Value = serde_json::from_str(&text).expect("JSON");
     let validator = jsonschema::draft202012::new(&schema).expect("a schema");
     let wrong: Vec<String> = validator.iter_errors(value).map(|error| error.to_string()).collect();
@@ -230,6 +234,7 @@ fn the_listener_tells_how_things_stand_and_lets_nobody_change_anything() {
     let rate = "/etsi-qkd-sdn-node:qkd_node/qkd_links/qkd_link/0/qkdl_performance/skr";
     ends.wait_until("secret key rate", |_| look().pointer(rate).and_then(Value::as_u64) > Some(0));
     let node = look();
+    keeps("qkd-015.json", &node);
     let link = &node["etsi-qkd-sdn-node:qkd_node"]["qkd_links"]["qkd_link"][0];
     assert_eq!(link["qkdl_status"], "etsi-qkd-node-types:ACTIVE", "{node}");
     assert_eq!(link["qkdl_performance"]["skr"], link["qkdl_performance"]["eskr"], "{node}");
@@ -245,7 +250,8 @@ fn the_listener_tells_how_things_stand_and_lets_nobody_change_anything() {
     assert!(answer.body.starts_with("degraded\nlink_down: the QKD link "), "{answer:?}");
     assert_eq!(get(page, "/livez").code, 200, "it lives all the same");
     let notified = get(page, "/qkd/015/notifications").body;
-    assert!(notified.contains("etsi-qkd-sdn-node:qkdn_link_down"), "{notified}");
+    keeps("qkd-015.json", &serde_json::from_str(&notified).unwrap());
+    assert!(notified.contains("etsi-qkd-sdn-node:sdqkdn_link_down"), "{notified}");
 }
 
 #[test]

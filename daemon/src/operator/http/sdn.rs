@@ -2,7 +2,8 @@
 //! RFC 7951, for an SDN agent on this host. The agent knows the network: names that the controller gives replace those here.
 //!
 //! This module is one interface (`qkdi_id` 1) and its QKD link one physical link. What a QKD module does not know is left out:
-//! the interface's technology, wavelengths and attachment, and the key streams' routes.
+//! the interface's technology, wavelengths and attachment, and the key streams' routes. What comes out is described by
+//! `docs/schema/qkd-015.json`.
 
 use ring::digest::{SHA256, digest};
 use serde_json::{Value, json};
@@ -40,9 +41,11 @@ fn link_id(picture: &Picture) -> Option<Uuid> {
     })
 }
 
-fn link_status(state: LinkState) -> &'static str {
+/// `keys`: whether there is key that was distilled before.
+fn link_status(state: LinkState, keys: bool) -> &'static str {
     match state {
         LinkState::Distilling => "ACTIVE",
+        _ if keys => "PASSIVE",
         LinkState::Unknown | LinkState::Initialising | LinkState::Aligning => "PENDING",
         LinkState::Off | LinkState::NoAuthenticationKey | LinkState::Fault => "OFF",
     }
@@ -72,9 +75,9 @@ pub(super) fn node(picture: &Picture, streams: &[Stream]) -> Value {
         CardRole::Transmitter => "TRANSMITTER",
         CardRole::Receiver => "RECEIVER",
     };
+    // FAILURE is the controller's word for a node that it cannot reach.
     let status = match picture.health.state {
-        State::Delivering | State::Ready => "OPERATIONAL",
-        State::Degraded if picture.link.state == LinkState::Fault => "FAILURE",
+        State::Delivering | State::Ready => "OPERATING",
         State::Degraded => "DOWN",
     };
     json!({ "etsi-qkd-sdn-node:qkd_node": {
@@ -112,7 +115,7 @@ fn link(picture: &Picture, streams: &[Stream]) -> Option<Value> {
     let applications: Vec<&str> = streams.iter().map(|stream| stream.id.as_str()).collect();
     Some(json!({
         "qkdl_id": qkdl_id,
-        "qkdl_status": identity(link_status(picture.link.state)),
+        "qkdl_status": identity(link_status(picture.link.state, picture.pool.held_bytes > 0)),
         "qkdl_enable": true,
         "qkdl_local": { "qkdn_id": node_id(&picture.card.serial), "qkdi_id": INTERFACE },
         "qkdl_remote": { "qkdn_id": remote, "qkdi_id": INTERFACE },
@@ -122,25 +125,31 @@ fn link(picture: &Picture, streams: &[Stream]) -> Option<Value> {
     }))
 }
 
-/// The changes of the link that are remembered, as notifications (RFC 8040, 6.4), the oldest first.
+/// The changes of the link that are remembered, as notifications (RFC 8040, 6.4), the oldest first: `sdqkdn_interface_down` for a fault,
+/// `sdqkdn_link_down` where a link distils no more, `event` for everything else.
 pub(super) fn notifications(picture: &Picture) -> Value {
     let Some(link_id) = link_id(picture) else { return json!([]) };
+    let mut before = LinkState::Unknown;
     let notify = |change: &crate::picture::LinkChange| {
-        let status = identity(link_status(change.state));
-        let what = match change.state {
-            LinkState::Fault => json!({ "etsi-qkd-sdn-node:qkdn_interface_down": {
-                "qkdi_id": INTERFACE, "qkdi_status": identity("FAILED"),
-            } }),
-            LinkState::Distilling => json!({ "etsi-qkd-sdn-node:qkdn_link_perf_update": {
-                "qkdl_id": link_id, "qkdl_status": status,
-            } }),
-            _ => json!({ "etsi-qkd-sdn-node:qkdn_link_down": { "qkdl_id": link_id, "qkdl_status": status } }),
+        let reason = change.state.word();
+        let (name, what) = match (std::mem::replace(&mut before, change.state), change.state) {
+            (_, LinkState::Fault) => (
+                "sdqkdn_interface_down",
+                json!({ "qkd_interface": { "qkdi_id": INTERFACE, "reason": reason } }),
+            ),
+            (LinkState::Distilling, _) => {
+                ("sdqkdn_link_down", json!({ "qkd_link": { "qkdl_id": link_id, "reason": reason } }))
+            }
+            // What key there was at that time is not known any more.
+            (_, state) => (
+                "event",
+                json!({ "link": {
+                    "qkdl_id": link_id, "qkdl_status": identity(link_status(state, false)), "message": reason,
+                } }),
+            ),
         };
-        let mut notification = json!({ "eventTime": date(change.unix_ms) });
-        if let (Some(members), Value::Object(what)) = (notification.as_object_mut(), what) {
-            members.extend(what);
-        }
-        json!({ "ietf-restconf:notification": notification })
+        let name = format!("etsi-qkd-sdn-node:{name}");
+        json!({ "ietf-restconf:notification": { "eventTime": date(change.unix_ms), name: what } })
     };
     picture.link.changes.iter().map(notify).collect()
 }
@@ -153,8 +162,10 @@ fn date(unix_ms: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::{node, notifications};
-    use crate::picture::{CardRole, LinkChange, LinkState, example};
+    use crate::picture::{CardRole, LinkChange, LinkState, State, example};
 
     #[test]
     fn both_ends_name_the_link_and_each_other_alike() {
@@ -197,10 +208,62 @@ mod tests {
     #[test]
     fn a_cut_is_notified_with_its_time() {
         let mut picture = example();
-        picture.link.changes = vec![LinkChange { unix_ms: 1_795_783_509_123, state: LinkState::Off }];
+        let change = |at: u64, state| LinkChange { unix_ms: 1_795_783_509_123 + at * 1_000, state };
+        picture.link.changes = vec![
+            change(0, LinkState::Aligning),
+            change(1, LinkState::Distilling),
+            change(2, LinkState::Off),
+            change(3, LinkState::Aligning),
+            change(4, LinkState::Fault),
+        ];
         let all = notifications(&picture);
-        let one = &all[0]["ietf-restconf:notification"];
-        assert_eq!(one["eventTime"], "2026-11-27T12:45:09Z");
-        assert_eq!(one["etsi-qkd-sdn-node:qkdn_link_down"]["qkdl_status"], "etsi-qkd-node-types:OFF");
+        fits(&all);
+        let at = |number: usize, name: &str| {
+            all[number]["ietf-restconf:notification"][format!("etsi-qkd-sdn-node:{name}")].clone()
+        };
+        assert_eq!(all[0]["ietf-restconf:notification"]["eventTime"], "2026-11-27T12:45:09Z");
+        assert_eq!(at(0, "event")["link"]["qkdl_status"], "etsi-qkd-node-types:PENDING");
+        assert_eq!(at(1, "event")["link"]["qkdl_status"], "etsi-qkd-node-types:ACTIVE");
+        assert_eq!(at(2, "sdqkdn_link_down")["qkd_link"]["reason"], "off");
+        assert_eq!(at(3, "event")["link"]["message"], "aligning", "it was down already");
+        assert_eq!(at(4, "sdqkdn_interface_down")["qkd_interface"]["qkdi_id"], 1);
+    }
+
+    /// Whatever the state, what comes out is made of the names that the YANG modules have.
+    #[test]
+    fn every_state_is_told_in_the_words_of_the_specification() {
+        let healths = [State::Delivering, State::Ready, State::Degraded];
+        for (state, health) in LinkState::ALL.iter().flat_map(|state| healths.map(|health| (*state, health)))
+        {
+            for held in [0, 4_096] {
+                let mut picture = example();
+                picture.link.state = state;
+                picture.link.changes = vec![LinkChange { unix_ms: 1, state }];
+                picture.pool.held_bytes = held;
+                picture.health.state = health;
+                fits(&node(&picture, &[]));
+                fits(&notifications(&picture));
+            }
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_down_is_passive_while_there_is_key_and_off_without() {
+        let mut picture = example();
+        picture.link.state = LinkState::Off;
+        for (held, status) in [(64, "PASSIVE"), (0, "OFF")] {
+            picture.pool.held_bytes = held;
+            let node = node(&picture, &[]);
+            let link = &node["etsi-qkd-sdn-node:qkd_node"]["qkd_links"]["qkd_link"][0];
+            assert_eq!(link["qkdl_status"], format!("etsi-qkd-node-types:{status}"));
+        }
+    }
+
+    fn fits(value: &Value) {
+        let schema = include_str!("../../../../docs/schema/qkd-015.json");
+        let schema: Value = serde_json::from_str(schema).unwrap();
+        let validator = jsonschema::draft202012::new(&schema).unwrap();
+        let wrong: Vec<String> = validator.iter_errors(value).map(|error| error.to_string()).collect();
+        assert!(wrong.is_empty(), "{wrong:?} in {value}");
     }
 }

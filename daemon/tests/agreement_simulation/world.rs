@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use qkd_daemon::agreement::{BlockName, Event};
+use qkd_daemon::agreement::{Action, BlockName, Event};
 use qkd_daemon::interface::KeyStreamId;
 
 use super::card::Distilled;
@@ -158,7 +158,11 @@ impl World {
         }
         let node = &mut self.nodes[end];
         match fails {
-            PowerFails::Never if !self.healed && self.dice.hits(80) => return Ok(()),
+            PowerFails::Never if !self.healed && self.dice.hits(80) => {
+                // What was decided may be due and not carried out when the operator has every key destroyed.
+                let delivers = node.due.iter().any(|action| matches!(action, Action::Deliver(_)));
+                return if delivers && self.dice.hits(150) { self.zeroize(end) } else { Ok(()) };
+            }
             PowerFails::Never => node.act(usize::MAX, &mut self.checker)?,
             PowerFails::AfterActions(most) => node.act(most, &mut self.checker)?,
             _ => {}

@@ -3,11 +3,16 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use super::{HEAD, Head, Line, digest, file_name, file_number};
+use super::{DigestText, HEAD, Head, Line, digest, file_name, file_number};
 
 /// Longest line that is read, in octets.
 const LONGEST_LINE: u64 = 1 << 16;
+/// A daemon that writes has written lines that the head does not know yet. So long it is waited for, ...
+const LOOKS: u32 = 20;
+/// ... and so long between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(50);
 
 /// A record that is whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +52,14 @@ pub enum Wrong {
         /// Why.
         why: String,
     },
+    /// The last line has no end.
+    #[error("{}, line {line}: it does not end", file.display())]
+    NotEnded {
+        /// File.
+        file: PathBuf,
+        /// Line in it.
+        line: u64,
+    },
     /// Lines are missing, inserted or moved.
     #[error("{}, line {line}: number {found} stands where {due} is due: lines were removed, inserted or moved", file.display())]
     Number {
@@ -77,8 +90,8 @@ pub enum Wrong {
     },
     /// There is more than the head knows.
     #[error(
-        "the record ends at line {found}, and its head is line {head}: lines were added, or a daemon writes at this moment, or \
-         it was killed while it wrote and has not been started since"
+        "the record ends at line {found}, and its head stays at line {head}: lines were added, or a daemon was killed while it wrote \
+         and has not been started since"
     )]
     Added {
         /// Last line found.
@@ -91,31 +104,79 @@ pub enum Wrong {
     Changed(u64),
 }
 
-/// Verifies a directory with its head, or one file by itself.
+impl Wrong {
+    /// Whether it may be right a moment later: a daemon is writing, or removes its oldest file.
+    fn may_pass(&self) -> bool {
+        match self {
+            Self::Added { .. } | Self::NotEnded { .. } => true,
+            Self::Unreadable { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+            _ => false,
+        }
+    }
+}
+
+/// Verifies a directory with its head, or one file by itself. A daemon may write meanwhile.
 ///
 /// # Errors
 /// See [`Wrong`].
 pub fn verify(path: &Path) -> Result<Verdict, Wrong> {
-    let unreadable = |source| Wrong::Unreadable { path: path.to_owned(), source };
-    if !path.metadata().map_err(unreadable)?.is_dir() {
-        let mut chain = Chain::default();
-        chain.file(path)?;
-        return chain.verdict(path, false);
+    let is_dir =
+        path.metadata().map_err(|source| Wrong::Unreadable { path: path.to_owned(), source })?.is_dir();
+    let look = || if is_dir { directory(path) } else { one_file(path) };
+    for _ in 1..LOOKS {
+        match look() {
+            Err(why) if why.may_pass() => std::thread::sleep(BETWEEN_LOOKS),
+            done => return done,
+        }
     }
+    look()
+}
+
+fn one_file(path: &Path) -> Result<Verdict, Wrong> {
+    let mut chain = Chain::default();
+    chain.file(path)?;
+    chain.verdict(path, false)
+}
+
+/// The head comes first: lines are written before it, so that whatever it names is there.
+fn directory(path: &Path) -> Result<Verdict, Wrong> {
+    if files(path)?.is_empty() {
+        return Err(Wrong::None(path.to_owned()));
+    }
+    let head = read_head(path)?;
     let files = files(path)?;
-    let mut chain =
-        Chain { next: files.first().filter(|first| **first == 1).map(|_| Head::none()), first: None };
+    let mut chain = Chain {
+        next: files.first().filter(|first| **first == 1).map(|_| Head::none()),
+        first: None,
+        named: Some(head.number),
+        at_named: None,
+    };
     for number in &files {
         chain.file(&path.join(file_name(*number)))?;
     }
+    let at_head = chain.at_named.take();
     let verdict = chain.verdict(path, true)?;
-    let head = read_head(path)?;
-    match verdict.last.number.cmp(&head.number) {
-        std::cmp::Ordering::Less => Err(Wrong::CutOff { found: verdict.last.number, head: head.number }),
-        std::cmp::Ordering::Greater => Err(Wrong::Added { found: verdict.last.number, head: head.number }),
-        std::cmp::Ordering::Equal if verdict.last.digest != head.digest => Err(Wrong::Changed(head.number)),
-        std::cmp::Ordering::Equal => Ok(verdict),
+    if verdict.last.number < head.number {
+        return Err(Wrong::CutOff { found: verdict.last.number, head: head.number });
     }
+    if head.number > 0 && head.number < verdict.first {
+        // Its file went as the oldest one, while the others were read.
+        return Err(Wrong::Added { found: verdict.last.number, head: head.number });
+    }
+    if head.number > 0 && at_head != Some(head.digest) {
+        return Err(Wrong::Changed(head.number));
+    }
+    if verdict.last.number > head.number {
+        // Lines that came since follow from that one; the head names them, too, if it was a daemon that wrote them.
+        let head = read_head(path)?;
+        if verdict.last.number > head.number {
+            return Err(Wrong::Added { found: verdict.last.number, head: head.number });
+        }
+        if verdict.last.number == head.number && verdict.last.digest != head.digest {
+            return Err(Wrong::Changed(head.number));
+        }
+    }
+    Ok(verdict)
 }
 
 /// Numbers of the record's files, without a gap.
@@ -144,6 +205,9 @@ pub(super) struct Chain {
     /// The last line; `None`: whatever comes is the first.
     pub(super) next: Option<Head>,
     first: Option<u64>,
+    /// Number of a line whose digest is wanted, and that digest once it came.
+    named: Option<u64>,
+    at_named: Option<DigestText>,
 }
 
 impl Chain {
@@ -156,11 +220,10 @@ impl Chain {
             let mut text = Vec::new();
             let octets =
                 reader.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut text).map_err(unreadable)?;
-            let wrong = |why: String| Wrong::NoLine { file: path.to_owned(), line, why };
             match text.split_last() {
                 None => break,
                 Some((b'\n', text)) => self.line(path, line, text)?,
-                Some(_) => return Err(wrong("it does not end".into())),
+                Some(_) => return Err(Wrong::NotEnded { file: path.to_owned(), line }),
             }
             whole += octets as u64;
         }
@@ -184,7 +247,11 @@ impl Chain {
             }
         }
         self.first.get_or_insert(read.number);
-        self.next = Some(Head { number: read.number, digest: digest(text) });
+        let digest = digest(text);
+        if self.named == Some(read.number) {
+            self.at_named = Some(digest.clone());
+        }
+        self.next = Some(Head { number: read.number, digest });
         Ok(())
     }
 

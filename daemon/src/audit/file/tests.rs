@@ -49,6 +49,28 @@ fn a_record_that_nobody_touched_is_whole_over_files_and_restarts() {
 }
 
 #[test]
+fn a_record_that_a_daemon_writes_at_this_moment_is_not_called_wrong() {
+    let folder = record(20);
+    let writing = std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = AuditFile::open(folder.path(), 1_000_000, 100).unwrap();
+            for number in 0..3_000 {
+                file.append(&[event(number), event(number)]).unwrap();
+            }
+            writing.store(false, std::sync::atomic::Ordering::Release);
+        });
+        let mut looks = 0;
+        while writing.load(std::sync::atomic::Ordering::Acquire) || looks == 0 {
+            let verdict = verify(folder.path()).unwrap_or_else(|why| panic!("look {looks}: {why}"));
+            assert!(verdict.last.number >= 20);
+            looks += 1;
+        }
+    });
+    assert_eq!(verify(folder.path()).unwrap().last.number, 6_020);
+}
+
+#[test]
 fn a_line_that_was_changed_removed_inserted_or_moved_is_found() {
     let tamper = |change: &dyn Fn(&mut Vec<String>)| {
         let folder = record(20);

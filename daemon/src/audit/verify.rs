@@ -140,11 +140,12 @@ fn one_file(path: &Path) -> Result<Verdict, Wrong> {
 
 /// The head comes first: lines are written before it, so that whatever it names is there.
 fn directory(path: &Path) -> Result<Verdict, Wrong> {
-    if files(path)?.is_empty() {
+    let head = read_head(path);
+    let files = files(path)?;
+    if files.is_empty() {
         return Err(Wrong::None(path.to_owned()));
     }
-    let head = read_head(path)?;
-    let files = files(path)?;
+    let head = head?;
     let mut chain = Chain {
         next: files.first().filter(|first| **first == 1).map(|_| Head::none()),
         first: None,

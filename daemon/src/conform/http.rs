@@ -67,7 +67,8 @@ impl Client {
     pub(super) fn come_up(&self, say: impl FnOnce(&str)) {
         let until = Instant::now() + self.start;
         let mut say = Some(say);
-        while let (Ok(rest), Err(why)) = (left(until), Wire::connect(&self.server, None, until)) {
+        while let Ok(rest) = left(until) {
+            let Err(why) = Wire::connect(&self.server, None, until) else { return };
             if let Some(say) = say.take() {
                 say(&format!("waiting until {} takes connections: {why}", self.server));
             }

@@ -62,8 +62,9 @@ impl Scan {
                 }
             })?;
             scan.searched += read;
-            if mapping.missed(read) > 0 {
-                return Err(Blind::Missed { mapping: mapping.clone(), missed: mapping.missed(read) });
+            let missed = mapping.missed(read);
+            if missed > 0 {
+                return Err(Blind::Missed { mapping: mapping.clone(), missed });
             }
         }
         Ok(scan)

@@ -58,6 +58,11 @@ fn notices(both: &Ends, end: usize, wanted: Status) -> usize {
     both.ends[end].actions.iter().filter(told).count()
 }
 
+/// How often each end has told its KMS that no key comes.
+fn dry(both: &Ends) -> [usize; 2] {
+    [0, 1].map(|end| notices(both, end, Status::InsufficientKey))
+}
+
 #[test]
 fn a_stream_that_is_dry_is_told_of_also_by_a_daemon_that_has_started_again() {
     for end in 0..2 {
@@ -152,7 +157,6 @@ fn a_stream_is_dry_when_its_time_is_over_since_the_last_key_and_nothing_is_left(
         both.accept(end, stream);
     }
     both.run(300);
-    let dry = |both: &Ends| [0, 1].map(|end| notices(both, end, Status::InsufficientKey));
     assert_eq!(dry(&both), [0, 0], "there was key not long ago");
     both.run(300);
     assert_eq!(dry(&both), [1, 1]);
@@ -170,7 +174,6 @@ fn looks(both: &Ends, stream: KeyStreamId) -> [bool; 2] {
 fn a_stream_that_waits_costs_nothing_and_is_told_of_each_time_that_it_runs_dry() {
     let mut both = Ends::in_step(1_000_000);
     let stream = both.stream(QosRequest { timeout: Some(400), ..QosRequest::default() });
-    let dry = |both: &Ends| [0, 1].map(|end| notices(both, end, Status::InsufficientKey));
     for times in 1..4 {
         assert_eq!(looks(&both, stream), [true; 2]);
         both.run(500);
@@ -202,7 +205,6 @@ fn a_stream_whose_kms_takes_nothing_is_not_looked_at_and_may_run_dry_once_it_doe
         );
     }
     // An eighth of its timeout.
-    let dry = |both: &Ends| [0, 1].map(|end| notices(both, end, Status::InsufficientKey));
     both.run(49);
     assert_eq!(dry(&both), [0, 0], "what makes room is given time to bring key");
     both.run(10);
@@ -241,7 +243,7 @@ fn a_stream_that_was_told_that_the_link_is_down_is_not_looked_at_when_its_kms_ta
     }
     assert_eq!(looks(&both, stream), [false; 2]);
     both.run(3_000);
-    assert_eq!([0, 1].map(|end| notices(&both, end, Status::InsufficientKey)), [0, 0]);
+    assert_eq!(dry(&both), [0, 0]);
 }
 
 #[test]
@@ -258,7 +260,7 @@ fn a_stream_that_is_dry_when_the_link_returns_is_told_of_if_no_key_comes_with_it
         assert_eq!(notices(&both, end, Status::InsufficientKey), 0, "the link has only just come");
     }
     both.run(500);
-    assert_eq!([0, 1].map(|end| notices(&both, end, Status::InsufficientKey)), [1, 1]);
+    assert_eq!(dry(&both), [1, 1]);
 }
 
 #[test]

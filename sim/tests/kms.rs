@@ -125,7 +125,7 @@ impl Kms {
 
     /// Sends `key-material` and gives the HTTP status; `None`: no whole answer.
     fn push(&self, connection: &mut TcpStream, index: u32, key: &[u8]) -> Option<(u16, Vec<u8>)> {
-        let key = base64_simd::STANDARD.encode_to_string(key);
+        let key = base64_turbo::STANDARD.encode(key);
         let body = format!(
             r#"{{"status":0,"index":{index},"key_buffer":"{key}","metadata":{{"size":57,"buffer":{{"key_stream_id": "{ID}"}}}}}}"#
         );

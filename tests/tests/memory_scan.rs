@@ -102,7 +102,7 @@ impl Ends {
             std::fs::create_dir(&run).expect("a folder");
             command.env("RUNTIME_DIRECTORY", run);
             command.env("QKD_CANARY_HEX", hex(&canaries[0]));
-            command.env("QKD_CANARY_BASE64", base64_simd::STANDARD.encode_to_string(canaries[1]));
+            command.env("QKD_CANARY_BASE64", base64_turbo::STANDARD.encode(canaries[1]));
             config.start_as(&mut command)
         };
         let a = module(0, "listen = \"127.0.0.1:0\"".into());

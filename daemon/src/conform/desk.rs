@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use base64_simd::STANDARD;
+use base64_turbo::STANDARD;
 use ring::digest::{SHA256, digest};
 use serde::Deserialize;
 use serde_json::Value;
@@ -208,7 +208,7 @@ fn read(request: &Request<'_>) -> Arrival {
     if index.is_none() {
         broken.push(("push.request", "index is missing, or no number of 32 bits".to_owned()));
     }
-    let mut key = body.key_buffer.as_deref().and_then(|text| STANDARD.decode_to_vec(text).ok());
+    let mut key = body.key_buffer.as_deref().and_then(|text| STANDARD.decode(text).ok());
     let octets = key.as_ref().map(Vec::len);
     match (octets, status) {
         (None, _) => broken.push(("push.key", "key_buffer is missing, or no base64".to_owned())),

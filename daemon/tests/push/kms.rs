@@ -177,7 +177,7 @@ fn parse(octets: &[u8]) -> Option<(Seen, usize)> {
         at: Instant::now(),
         index: u32::try_from(body["index"].as_u64().unwrap()).unwrap(),
         status: body["status"].as_u64().unwrap(),
-        key: base64_simd::STANDARD.decode_to_vec(body["key_buffer"].as_str().unwrap()).unwrap(),
+        key: base64_turbo::STANDARD.decode(body["key_buffer"].as_str().unwrap()).unwrap(),
         octets: start + length,
         waiting: 0,
         waiting_octets: 0,

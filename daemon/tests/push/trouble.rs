@@ -235,7 +235,7 @@ async fn a_redirect_is_never_followed() {
 #[tokio::test]
 async fn a_key_that_the_kms_quotes_does_not_reach_the_report() {
     let kms = ScriptedKms::start(|_, seen| {
-        let key = base64_simd::STANDARD.encode_to_string(&seen.key);
+        let key = base64_turbo::STANDARD.encode(&seen.key);
         let body = format!("{{\"detail\": [{{\"msg\": \"Field refused\", \"input\": \"{key}\"}}]}}");
         Reaction::Answer(format!("HTTP/1.1 422 X\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
     })

@@ -331,7 +331,7 @@ mod tests {
     }
 
     fn chunk(index: u32) -> Vec<u8> {
-        let key = base64_simd::STANDARD.encode_to_string(Digest::of(&index.to_le_bytes()).0);
+        let key = base64_turbo::STANDARD.encode(Digest::of(&index.to_le_bytes()).0);
         let stream = Uuid::from_u128(1);
         format!(
             r#"{{"status":0,"index":{index},"key_buffer":"{key}","metadata":{{"size":57,"buffer":{{"key_stream_id":"{stream}"}}}}}}"#

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use base64_simd::STANDARD;
+use base64_turbo::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Message, Spoil, follow};
@@ -139,9 +139,9 @@ pub fn of_answers() -> Vec<Planted> {
 /// Turns the key in a message into other key.
 fn other_key(message: &mut Message) {
     change(message, |body| {
-        let key = STANDARD.decode_to_vec(body["key_buffer"].as_str().unwrap_or_default()).unwrap_or_default();
+        let key = STANDARD.decode(body["key_buffer"].as_str().unwrap_or_default()).unwrap_or_default();
         let other: Vec<u8> = key.iter().map(|octet| octet ^ 1).collect();
-        body["key_buffer"] = json!(STANDARD.encode_to_string(other));
+        body["key_buffer"] = json!(STANDARD.encode(other));
     });
     spaced(message);
 }

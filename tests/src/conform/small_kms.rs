@@ -132,7 +132,7 @@ impl SmallKms {
             }
             return if is(Defect::RefusesNotices) { (400, 3) } else { (201, 0) };
         }
-        match base64_simd::STANDARD.decode_to_vec(key) {
+        match base64_turbo::STANDARD.decode(key) {
             Ok(octets) if octets.len() == 32 || is(Defect::TakesAnyLength) => {}
             Err(_) if is(Defect::TakesNoBase64) => {}
             _ => return (400, 3),

@@ -24,7 +24,7 @@ pub const ANSWER: &[u8] =
 #[must_use]
 pub fn sample_request(host: &str, stream: &str, index: u32, chunk: usize) -> Vec<u8> {
     let octets: Vec<u8> = (0..chunk).map(|at| (at * 151 + at / 256 + 7).to_le_bytes()[0]).collect();
-    let key = base64_simd::STANDARD.encode_to_string(octets);
+    let key = base64_turbo::STANDARD.encode(octets);
     let body = format!(
         "{{\"status\":0,\"index\":{index},\"key_buffer\":\"{key}\",\"metadata\":{{\"size\":57,\"buffer\":\
          {{\"key_stream_id\": \"{stream}\"}}}}}}"

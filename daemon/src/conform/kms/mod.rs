@@ -244,7 +244,7 @@ fn refused(reply: &Reply) -> Result<(), String> {
 
 /// key-material as the interface shows it.
 fn material(id: Uuid, status: u32, index: u32, key: &[u8]) -> String {
-    let key = base64_simd::STANDARD.encode_to_string(key);
+    let key = base64_turbo::STANDARD.encode(key);
     format!(
         "{{\"status\":{status},\"index\":{index},\"key_buffer\":\"{key}\",\"metadata\":{{\"size\":57,\"buffer\":\
          {{\"key_stream_id\": \"{id}\"}}}}}}"

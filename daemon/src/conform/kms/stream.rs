@@ -61,7 +61,7 @@ impl Probe<'_> {
 
     /// The same message, written otherwise.
     fn spellings(&mut self, id: Uuid, chunk_size: u32, next: &mut u32) {
-        let base64 = |index| base64_simd::STANDARD.encode_to_string(key(id, index, chunk_size));
+        let base64 = |index| base64_turbo::STANDARD.encode(key(id, index, chunk_size));
         let spelt = |index: u32, form: &str| {
             let key = base64(index);
             match form {

@@ -255,7 +255,7 @@ impl World {
         let index = body["index"].as_u64().unwrap();
         let behind = FIRST.wrapping_sub(index) & 0xffff_ffff;
         let position = if behind == 0 { FIRST } else { FIRST + ((1 << 32) - behind) };
-        let key = base64_simd::STANDARD.decode_to_vec(body["key_buffer"].as_str().unwrap()).unwrap();
+        let key = base64_turbo::STANDARD.decode(body["key_buffer"].as_str().unwrap()).unwrap();
         assert_eq!(key, key_of(position, self.chunk_size), "wrong key at {position}");
         assert!(position >= self.discarded_to, "{position} was discarded");
         assert_eq!(self.open.pop_first(), Some(position), "not the lowest that is to be sent");

@@ -59,10 +59,9 @@ fn one_other_octet_within_a_run_is_caught() {
     let good = case.judged();
     assert_eq!(good.outcome, Outcome::Agree, "{}", good.text());
     let line = case.b.iter_mut().find(|line| line["kind"] == "run").expect("a run");
-    let mut steps =
-        base64_simd::STANDARD.decode_to_vec(line["steps"].as_str().expect("text")).expect("base64");
+    let mut steps = base64_turbo::STANDARD.decode(line["steps"].as_str().expect("text")).expect("base64");
     steps[37] ^= 1;
-    line["steps"] = json!(base64_simd::STANDARD.encode_to_string(&steps));
+    line["steps"] = json!(base64_turbo::STANDARD.encode(&steps));
     assert_broken(&case, &[Invariant::I1]);
 }
 

@@ -63,6 +63,9 @@ struct Args {
     /// Systems on the simulated link's fibre: each gives up to 146.9M.
     #[arg(long, default_value_t = 1)]
     channels: u32,
+    /// Greatest octets of a block, as qkd-sim pair takes it; otherwise what it takes by itself.
+    #[arg(long, value_name = "BLOCK_BYTES", conflicts_with = "light")]
+    block_max: Option<u32>,
     /// Daemons only, without wrk.
     #[arg(long)]
     no_wrk: bool,
@@ -166,6 +169,7 @@ fn main() -> ExitCode {
         bounds: if args.mixed { &MIXED } else { &[] },
         processors: if args.unpinned { None } else { Processors::choose() },
         channels: args.channels,
+        block_max: if args.light { Some(64) } else { args.block_max },
         light: args.light,
         qkdd: args.qkdd.clone(),
     };

@@ -41,7 +41,9 @@ pub struct Setting {
     pub bounds: &'static [u64],
     /// Systems on the fibre, as the pair takes it.
     pub channels: u32,
-    /// Blocks of 64 octets, and cards and daemons that trace what happens when.
+    /// Greatest octets of a block, as the pair takes it.
+    pub block_max: Option<u32>,
+    /// Cards and daemons trace what happens when.
     pub light: bool,
     /// Another program than the `qkdd` that was built.
     pub qkdd: Option<PathBuf>,
@@ -69,8 +71,9 @@ impl Stage {
         serving(setting.processors);
         let channels = setting.channels.to_string();
         let mut options = vec!["--weather", "calm", "--rate", &setting.rate, "--channels", &channels];
-        if setting.light {
-            options.extend(["--block-max", "64"]);
+        let block_max = setting.block_max.map(|octets| octets.to_string());
+        if let Some(octets) = &block_max {
+            options.extend(["--block-max", octets]);
         }
         let environment: &[_] = if setting.light { &[("RUST_LOG", "info,timing=trace")] } else { &[] };
         let mut secured = Secured::prepare_with(Cards::start_with(folder, &options, environment));

@@ -60,6 +60,7 @@ impl Core {
     fn grant_applied(&mut self, now: Now, number: u64, grant: &Grant, out: &mut Output) -> bool {
         self.counters.grants = self.counters.grants.saturating_add(1);
         self.counters.granted_bytes = self.counters.granted_bytes.saturating_add(grant.bytes());
+        self.write_progress_along(out);
         let Some(state) = self.durable.streams.get(&grant.stream) else { return false };
         let owed = !state.closed;
         let ttl_ms = u64::from(state.qos.ttl).saturating_mul(1_000);

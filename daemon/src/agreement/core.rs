@@ -31,6 +31,8 @@ pub struct Core {
     pub(super) streams: HashMap<KeyStreamId, Live>,
     /// Streams whose progress is not written yet.
     pub(super) unwritten: BTreeSet<KeyStreamId>,
+    /// Key that was accepted since the ledger was last told of all progress.
+    pub(super) unwritten_bytes: u64,
     /// Streams whose next chunk is made of a block that may still come.
     pub(super) awaiting: BTreeMap<BlockName, BTreeSet<KeyStreamId>>,
     pub(super) peer: Peer,
@@ -66,6 +68,7 @@ impl Core {
             link: Link { state: LinkState::Off, rate_bps: 0 },
             streams: HashMap::new(),
             unwritten: BTreeSet::new(),
+            unwritten_bytes: 0,
             awaiting: BTreeMap::new(),
             peer: Peer::default(),
             leading: Leading::default(),

@@ -9,6 +9,11 @@ use super::record::Record;
 use super::timers::Timer;
 use crate::interface::{KeyStreamId, Status};
 
+/// Part of what may be pinned that the KMSs may have accepted without the ledger's being told.
+const UNWRITTEN_OF_PINNED: u64 = 8;
+/// Key that the KMSs have accepted and that is worth writing down when something else is.
+const WORTH_WRITING_BYTES: u64 = 256 << 10;
+
 /// What comes next of a grant.
 #[derive(Debug, PartialEq, Eq)]
 enum Run {
@@ -134,13 +139,15 @@ impl Core {
 
     pub(super) fn accepted(&mut self, now: Now, stream: KeyStreamId, up_to: Position, out: &mut Output) {
         let Some(live) = self.streams.get_mut(&stream) else { return };
-        let up_to = up_to.min(live.issued);
+        let (before, up_to) = (live.position, up_to.min(live.issued));
         if !live.advance(up_to) {
             return;
         }
         live.told.lost = false;
+        let chunks = live.position.saturating_sub(before);
         self.progressed(now, stream);
         self.unwritten_progress(now, stream);
+        self.unwritten_key(now, stream, chunks);
         self.deliver(now, stream, out);
     }
 
@@ -149,6 +156,22 @@ impl Core {
         self.unwritten.insert(stream);
         if !self.timers.is_set(Timer::Progress) {
             self.timers.set(Timer::Progress, now.boot_ms.saturating_add(self.settings.progress_interval_ms));
+        }
+    }
+
+    /// Key stays pinned until the ledger knows that it was accepted: much of it does not wait.
+    fn unwritten_key(&mut self, now: Now, stream: KeyStreamId, chunks: u64) {
+        let size = self.durable.streams.get(&stream).map_or(0, |state| state.qos.key_chunk_size);
+        self.unwritten_bytes = self.unwritten_bytes.saturating_add(chunks.saturating_mul(size.into()));
+        if self.unwritten_bytes >= self.pin_limit().bytes / UNWRITTEN_OF_PINNED {
+            self.timers.set_earlier(Timer::Progress, now.boot_ms);
+        }
+    }
+
+    /// The ledger is written to now: what is worth it goes with it, and need not be written for itself.
+    pub(super) fn write_progress_along(&mut self, out: &mut Output) {
+        if self.unwritten_bytes >= WORTH_WRITING_BYTES {
+            self.write_progress(out);
         }
     }
 
@@ -179,6 +202,7 @@ impl Core {
         for stream in std::mem::take(&mut self.unwritten) {
             self.write_progress_of(stream, out);
         }
+        self.unwritten_bytes = 0;
         self.timers.clear(Timer::Progress);
         self.holdings_changed();
     }

@@ -298,6 +298,7 @@ impl Core {
         self.leading.epoch_ended();
         self.following.epoch_ended();
         self.unwritten.clear();
+        self.unwritten_bytes = 0;
         self.awaiting.clear();
         self.timers.clear(Timer::Progress);
         self.timers.clear(Timer::Resend);

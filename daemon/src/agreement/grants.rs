@@ -4,7 +4,8 @@ use super::core::Core;
 use super::entry::{Decision, Grant};
 use super::event::{Level, Now, Output};
 use super::limiter::Bucket;
-use super::names::{BlockName, Mark, Position, position_limit};
+use super::names::{BlockName, Mark, Position};
+use super::room::TURN_BYTES;
 use super::scheduler::Claim;
 use super::supply::{Supply, first_not_missing};
 use super::timers::Timer;
@@ -12,8 +13,6 @@ use crate::interface::KeyStreamId;
 
 /// Shortest time between two rounds of granting that found key.
 const ROUND_MS: u64 = 2;
-/// Most octets that a stream gets in one turn.
-const TURN_BYTES: u64 = 128 << 10;
 /// With rivals, a turn is no less than this part of a second's key, so that entries stay few, ...
 const TURNS_PER_SECOND: u64 = 64;
 /// ... but no more than the greater of these for that reason: an entry costs what some chunks do.
@@ -25,24 +24,6 @@ const WAITS_PER_SECOND: u64 = 4;
 const MINIMUM_SCALE: u128 = 1 << 32;
 
 impl Core {
-    /// Whether `stream` can take key now, in chunks of how many octets, and how many octets more.
-    fn room(&self, stream: KeyStreamId) -> Option<u64> {
-        let state = self.durable.streams.get(&stream)?;
-        let live = self.streams.get(&stream)?;
-        let open = state.wanted && live.peer.wanted && !state.closed && !live.peer.closed;
-        let skip_due = state.wish.max(live.peer.wish) > state.next;
-        if !open || skip_due || !self.peer.in_step {
-            return None;
-        }
-        let size = u64::from(state.qos.key_chunk_size);
-        let share = self.pin_limit().bytes / (self.streams.len().max(1) as u64);
-        let window = (self.settings.window_bytes.min(share) / size).min(self.settings.window_chunks).max(2);
-        let out = state.next.saturating_sub(live.position.min(live.peer.position));
-        let left = position_limit(state.qos.key_chunk_size).saturating_sub(state.next);
-        let chunks = window.saturating_sub(out).min(left);
-        (chunks > 0).then_some(chunks.saturating_mul(size))
-    }
-
     /// Finds `stream` its place among those that could be served now.
     pub(super) fn place(&mut self, now: Now, stream: KeyStreamId) {
         if !self.leads() {
@@ -67,7 +48,7 @@ impl Core {
         let chunk = u64::from(qos.key_chunk_size);
         // A limiter is waited for until a turn is worth an entry, but not until it is full: it would spill.
         let waited = (u64::from(qos.max_bps) / 8 / WAITS_PER_SECOND).min(SHORT_TURN_BYTES);
-        let worth = room.min(waited);
+        let worth = room.bytes.min(waited);
         let worth = |bucket: &Bucket| worth.min(bucket.depth() / 2).max(chunk);
         if let Some(limit) = &mut live.turn.limit
             && limit.available(now.boot_ms) < worth(limit)
@@ -78,6 +59,7 @@ impl Core {
             }
             return;
         }
+        scheduler.set_hungry(stream, room.hungry);
         live.turn.rest_service = scheduler.insert(Claim::Rest, stream, qos.priority, live.turn.rest_service);
         if let Some(minimum) = &mut live.turn.minimum {
             if minimum.available(now.boot_ms) >= worth(minimum) {
@@ -105,6 +87,10 @@ impl Core {
         self.skip(now, out);
         if self.in_flight() >= self.settings.most_entries_in_flight {
             // Nothing can be granted or burnt before the follower has applied something, and says so.
+            return;
+        }
+        if !self.leading.scheduler.is_any_hungry() {
+            self.burn(now, out);
             return;
         }
         let leading = &self.leading;
@@ -200,7 +186,7 @@ impl Core {
             return Turned::Nothing;
         };
         let chunk = u64::from(state.qos.key_chunk_size);
-        let mut most = room.min(TURN_BYTES.max(chunk));
+        let mut most = room.bytes.min(TURN_BYTES.max(chunk));
         if let Some(limit) = &mut live.turn.limit {
             most = most.min(limit.available(now.boot_ms));
         }
@@ -237,29 +223,6 @@ impl Core {
             };
         }
         Turned::Gets(chunks * chunk)
-    }
-
-    /// Octets of the supply whose blocks both ends may keep until they are settled. The last quarter of that room is for
-    /// streams of which nothing is kept (`idle`), so that those whose KMSs take nothing leave something to the others.
-    /// Where nothing at all is kept, one chunk always may be.
-    fn pinnable(&self, supply: &Supply, chunk: u64, idle: bool) -> u64 {
-        let limit = self.pin_limit();
-        let part = |all: u64| if idle { all } else { all - all / 4 };
-        let here = self.holdings.pinned();
-        let there = self.leading.peer_pinned;
-        let unapplied = self.leading.unapplied;
-        let bytes = here.bytes.max(there.bytes.saturating_add(unapplied.bytes));
-        let blocks = here.blocks.max(there.blocks.saturating_add(unapplied.blocks));
-        let free = supply
-            .bytes_of_blocks(part(limit.blocks).saturating_sub(blocks))
-            .min(part(limit.bytes).saturating_sub(bytes));
-        if blocks == 0 {
-            free.max(chunk)
-        } else if idle {
-            free.min(chunk)
-        } else {
-            free
-        }
     }
 
     fn serve(

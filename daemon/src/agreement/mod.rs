@@ -33,6 +33,7 @@ mod qos;
 mod ranges;
 mod record;
 mod register;
+mod room;
 mod scheduler;
 mod settings;
 mod status;

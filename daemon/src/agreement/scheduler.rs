@@ -5,7 +5,7 @@
 //! streams that could be served now, whatever their chunk sizes.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::interface::KeyStreamId;
 
@@ -55,6 +55,8 @@ impl Class {
 pub(crate) struct Scheduler {
     minimum: Class,
     rest: Class,
+    /// Of these, streams that should be served soon.
+    hungry: HashSet<KeyStreamId>,
 }
 
 impl Scheduler {
@@ -69,6 +71,21 @@ impl Scheduler {
     pub(crate) fn remove(&mut self, id: KeyStreamId) {
         self.minimum.remove(id);
         self.rest.remove(id);
+        self.hungry.remove(&id);
+    }
+
+    /// Whether the stream, which can be served, should be soon.
+    pub(crate) fn set_hungry(&mut self, id: KeyStreamId, hungry: bool) {
+        if hungry {
+            self.hungry.insert(id);
+        } else {
+            self.hungry.remove(&id);
+        }
+    }
+
+    /// Whether any stream that can be served should be soon.
+    pub(crate) fn is_any_hungry(&self) -> bool {
+        !self.hungry.is_empty()
     }
 
     /// The stream has no such claim now.

@@ -30,7 +30,8 @@ impl World {
         let qos = QosRequest {
             key_chunk_size: Some(1 + self.dice.below(6) as u32),
             max_bps: self.dice.hits(200).then_some(40_000),
-            min_bps: self.dice.hits(200).then_some(8_000),
+            // What the link gives while all is well is several times the sum of them: nobody starves for long.
+            min_bps: self.dice.hits(200).then_some(800),
             priority: self.dice.hits(200).then_some(1),
             ttl: short_lived.then_some(1),
             ..QosRequest::default()

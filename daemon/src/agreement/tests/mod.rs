@@ -29,5 +29,6 @@ mod supply;
 mod times;
 mod two_ends;
 mod waiting_calls;
+mod windows;
 mod wrong_entries;
 mod zeroized;

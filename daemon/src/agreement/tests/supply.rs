@@ -78,8 +78,8 @@ fn one_look_ahead_is_bounded_in_octets_and_in_pieces() {
         let there = there(&(0..count).collect::<Vec<_>>());
         Supply::gather(Mark::ZERO, &here(&blocks), &there, block(count))
     };
-    assert_eq!(gathered(3, 1 << 19).bytes(), 1 << 20);
-    assert_eq!(gathered(4, (1 << 19) - 1).bytes(), 3 * ((1 << 19) - 1));
+    assert_eq!(gathered(9, 1 << 19).bytes(), 4 << 20);
+    assert_eq!(gathered(10, (1 << 19) - 1).bytes(), 9 * ((1 << 19) - 1));
     assert_eq!(gathered(4_097, 1).bytes(), 4_096);
     assert!(gathered(4_096, 1).is_crumbs());
     assert!(!gathered(4_095, 1).is_crumbs());
@@ -110,8 +110,13 @@ fn id(number: u128) -> KeyStreamId {
 fn minima_go_before_priorities_priorities_before_service_and_the_least_service_first() {
     let mut scheduler = Scheduler::default();
     assert_eq!(scheduler.first(), None);
+    assert!(!scheduler.is_any_hungry());
     scheduler.insert(Claim::Rest, id(1), 0, 50);
     scheduler.insert(Claim::Rest, id(2), 0, 40);
+    scheduler.set_hungry(id(1), true);
+    scheduler.set_hungry(id(2), true);
+    scheduler.set_hungry(id(1), false);
+    assert!(scheduler.is_any_hungry());
     assert_eq!(scheduler.first(), Some((Claim::Rest, id(2))));
     scheduler.insert(Claim::Rest, id(3), 7, 90);
     assert_eq!(scheduler.first(), Some((Claim::Rest, id(3))));
@@ -123,6 +128,7 @@ fn minima_go_before_priorities_priorities_before_service_and_the_least_service_f
     assert_eq!(scheduler.first(), Some((Claim::Rest, id(3))));
     scheduler.remove(id(3));
     scheduler.remove(id(2));
+    assert!(!scheduler.is_any_hungry(), "who cannot be served is not waited for");
     assert_eq!(scheduler.first(), Some((Claim::Rest, id(1))));
     assert_eq!((scheduler.rivals(Claim::Minimum), scheduler.rivals(Claim::Rest)), (0, 1));
     scheduler.insert(Claim::Minimum, id(1), 0, 900);

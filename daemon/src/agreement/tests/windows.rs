@@ -58,13 +58,18 @@ fn who_has_more_than_half_a_window_on_its_way_does_not_make_an_entry_of_each_acc
 
 #[test]
 fn who_waits_is_served_with_those_who_cannot_wait_once_it_is_worth_an_entry() {
-    for (accepted, next) in [(15, 64), (16, 80)] {
-        let mut both = ends(64, 64 << 20, 8);
-        let [waits, takes] = [both.stream(qos()), both.stream(qos())];
-        accept(&mut both, waits, accepted);
-        assert_eq!(granted(&both, waits), 64, "nobody needs any");
-        accept(&mut both, takes, 32);
-        assert_eq!((granted(&both, takes), granted(&both, waits)), (96, next), "{accepted} accepted");
+    // A quarter of the window, and no more than one entry takes.
+    for (window, worth) in [(64, 16), (4_096, 256)] {
+        for (accepted, granted_then) in [(worth - 1, window), (worth, window + worth)] {
+            let mut both = ends(window, 64 << 20, 3 + window / 24);
+            let [waits, takes] = [both.stream(qos()), both.stream(qos())];
+            assert_eq!([waits, takes].map(|stream| granted(&both, stream)), [window; 2]);
+            accept(&mut both, waits, accepted);
+            assert_eq!(granted(&both, waits), window, "nobody needs any");
+            accept(&mut both, takes, window / 2);
+            assert_eq!(granted(&both, waits), granted_then, "{accepted} of {window} accepted");
+            assert_eq!(granted(&both, takes), window + window / 2);
+        }
     }
 }
 

@@ -13,7 +13,6 @@ use actix_web::rt::net::TcpStream;
 use actix_web::web::Bytes;
 use actix_web::{App, web};
 use nix::sys::socket::{Backlog, listen};
-use tokio_util::either::Either;
 
 use super::connection::Connection;
 use super::doors::{Doors, turn_away};
@@ -22,7 +21,7 @@ use super::routes;
 use crate::calls::CallPort;
 use crate::config::{Api, Config};
 use crate::pulse::Pulses;
-use crate::tls::{Caller, Tls, Wire};
+use crate::tls::{Caller, Socket, Tls, Wire};
 
 /// Time beyond the greatest timeout of a key stream that the key agreement has to answer.
 const ANSWER_GRACE: Duration = Duration::from_secs(1);
@@ -164,7 +163,7 @@ pub fn serve(
                 };
                 // Only delays answers where it cannot be set.
                 let _ = stream.set_nodelay(true);
-                let stream = Either::Left(stream);
+                let stream = Socket::Tcp(stream);
                 let (wire, caller) = match tls {
                     None => (Wire::Plain(stream), Caller::Unknown),
                     Some(tls) => tls

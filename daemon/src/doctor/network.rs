@@ -10,11 +10,10 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-use tokio_util::either::Either;
 
 use super::finding::Findings;
 use crate::config::{Config, HostPort, PeerAddress};
-use crate::tls::{Stream, Tls};
+use crate::tls::{Socket, Tls};
 
 /// Programs that may hold a daemon's address: itself, and who passes it the socket.
 const OURS: [&str; 4] = ["qkdd", "systemd", "systemd-socket-", "(sd-listen)"];
@@ -113,11 +112,11 @@ fn tell(
     }
 }
 
-async fn reach(server: &HostPort, through: Option<&Path>, deadline: Duration) -> io::Result<Stream> {
+async fn reach(server: &HostPort, through: Option<&Path>, deadline: Duration) -> io::Result<Socket> {
     let connect = async {
         match through {
-            Some(socket) => UnixStream::connect(socket).await.map(Either::Right),
-            None => TcpStream::connect((server.host.as_str(), server.port)).await.map(Either::Left),
+            Some(socket) => UnixStream::connect(socket).await.map(Socket::Unix),
+            None => TcpStream::connect((server.host.as_str(), server.port)).await.map(Socket::Tcp),
         }
     };
     timeout(deadline, connect).await.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))

@@ -10,11 +10,10 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::{Instant, sleep, timeout};
-use tokio_util::either::Either;
 
 use super::connection::{Ended, Frames, Order, carry, first_frame, framed};
 use super::{PeerEvent as Event, Times};
-use crate::tls::{Throttle, Tls, Wire};
+use crate::tls::{Socket, Throttle, Tls, Wire};
 
 /// Where the other daemon is.
 #[derive(Debug)]
@@ -201,9 +200,9 @@ async fn reach(way: &Way, tls: Option<&Tls>) -> Result<Wire, NotReached> {
         Way::Tcp(name) => {
             let stream = TcpStream::connect(name).await.map_err(NotReached::Unanswered)?;
             let _ = stream.set_nodelay(true);
-            Either::Left(stream)
+            Socket::Tcp(stream)
         }
-        Way::Unix(path) => Either::Right(UnixStream::connect(path).await.map_err(NotReached::Unanswered)?),
+        Way::Unix(path) => Socket::Unix(UnixStream::connect(path).await.map_err(NotReached::Unanswered)?),
     };
     let Some(tls) = tls else { return Ok(Wire::Plain(stream)) };
     let wire = tls.connect_peer(stream).await.map_err(NotReached::Untrusted)?;
@@ -288,7 +287,7 @@ async fn admit(
         let (entered, tls) = (entered.clone(), tls.clone());
         let task = tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
-            let stream = Either::Left(stream);
+            let stream = Socket::Tcp(stream);
             let wire = match tls {
                 None => Wire::Plain(stream),
                 Some(tls) => match tls.accept_peer(stream).await {

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
-use tokio_util::either::Either;
 
 use super::report::Failure;
 use crate::config::{HostPort, KmsEndpoint, is_loopback};
-use crate::tls::{Tls, Wire};
+use crate::tls::{Socket, Tls, Wire};
 
 /// Most addresses of a name that are tried.
 const MOST_ADDRESSES: usize = 8;
@@ -36,10 +35,8 @@ pub(super) async fn connect(
     let KmsEndpoint { secure, server, through, .. } = endpoint;
     let connect = async {
         let stream = match &through {
-            Some(socket) => Either::Right(through_socket(socket).await?),
-            None => {
-                Either::Left(try_addresses(&server, secure || transport.beyond_loopback, deadline).await?)
-            }
+            Some(socket) => Socket::Unix(through_socket(socket).await?),
+            None => Socket::Tcp(try_addresses(&server, secure || transport.beyond_loopback, deadline).await?),
         };
         match (secure, transport.tls) {
             (false, _) => Ok(Wire::Plain(stream)),

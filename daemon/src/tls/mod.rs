@@ -14,6 +14,7 @@ mod lobby;
 mod names;
 mod provider;
 mod set;
+mod socket;
 mod wire;
 
 use std::io;
@@ -35,7 +36,8 @@ pub(crate) use self::keeper::{ReloadOrder, keep};
 pub use self::names::{Caller, CertificateName};
 pub(crate) use self::provider::Providers;
 pub(crate) use self::set::Certified;
-pub use self::wire::{Stream, Wire};
+pub use self::socket::Socket;
+pub use self::wire::Wire;
 
 use self::lobby::{Lobby, Place};
 use self::names::Roll;
@@ -146,7 +148,7 @@ impl Tls {
     ///
     /// # Errors
     /// When the client fails to, or shows no certificate of the right authority. It has been told why.
-    pub(crate) async fn accept_client(&self, stream: Stream) -> io::Result<(Wire, Caller)> {
+    pub(crate) async fn accept_client(&self, stream: Socket) -> io::Result<(Wire, Caller)> {
         let secure = self.accept(stream, self.clients.enter(), |set| &set.api).await?;
         let caller = match secure.get_ref().1.peer_certificates().and_then(<[_]>::first) {
             Some(certificate) => self.roll.caller(certificate),
@@ -159,7 +161,7 @@ impl Tls {
     ///
     /// # Errors
     /// When it fails to, or is not the other daemon.
-    pub(crate) async fn accept_peer(&self, stream: Stream) -> io::Result<Wire> {
+    pub(crate) async fn accept_peer(&self, stream: Socket) -> io::Result<Wire> {
         let secure = self.accept(stream, self.peers.enter(), |set| &set.peer).await?;
         let certificate = secure.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let names = certificate.map(CertificateName::in_certificate).unwrap_or_default();
@@ -181,7 +183,7 @@ impl Tls {
     ///
     /// # Errors
     /// When it fails to, or is not the other daemon.
-    pub(crate) async fn connect_peer(&self, stream: Stream) -> io::Result<Wire> {
+    pub(crate) async fn connect_peer(&self, stream: Socket) -> io::Result<Wire> {
         let config = Arc::clone(&self.set().to_peer);
         let secure = self.connect(stream, self.peer.clone(), config).await?;
         self.speaks_to_peers(secure)
@@ -191,7 +193,7 @@ impl Tls {
     ///
     /// # Errors
     /// When it fails to, or its certificate is not good for the host in its configured endpoint.
-    pub(crate) async fn connect_kms(&self, stream: Stream, server: &HostPort) -> io::Result<Wire> {
+    pub(crate) async fn connect_kms(&self, stream: Socket, server: &HostPort) -> io::Result<Wire> {
         let name = server_name(&server.host).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidInput, "the host is no name that a certificate can have")
         })?;
@@ -208,10 +210,10 @@ impl Tls {
 
     async fn accept(
         &self,
-        stream: Stream,
+        stream: Socket,
         mut place: Place,
         at: fn(&Set) -> &Accepting,
-    ) -> io::Result<TlsStream<Stream>> {
+    ) -> io::Result<TlsStream<Socket>> {
         let shake = async {
             let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
             let offered = begun.client_hello().named_groups().map(<[_]>::to_vec);
@@ -228,16 +230,16 @@ impl Tls {
 
     async fn connect(
         &self,
-        stream: Stream,
+        stream: Socket,
         name: ServerName<'static>,
         config: Arc<ClientConfig>,
-    ) -> io::Result<TlsStream<Stream>> {
+    ) -> io::Result<TlsStream<Socket>> {
         // Callers have a deadline for the whole of connecting.
         let done = TlsConnector::from(config).connect(name, stream).await;
         self.count(done.map(TlsStream::from))
     }
 
-    fn count(&self, done: io::Result<TlsStream<Stream>>) -> io::Result<TlsStream<Stream>> {
+    fn count(&self, done: io::Result<TlsStream<Socket>>) -> io::Result<TlsStream<Socket>> {
         match &done {
             Ok(secure) => {
                 self.figures.handshakes.add();
@@ -250,7 +252,7 @@ impl Tls {
         done
     }
 
-    fn speaks_to_peers(&self, secure: TlsStream<Stream>) -> io::Result<Wire> {
+    fn speaks_to_peers(&self, secure: TlsStream<Socket>) -> io::Result<Wire> {
         if secure.get_ref().1.alpn_protocol() != Some(PEER) {
             self.figures.failed.add();
             return Err(io::Error::new(

@@ -6,33 +6,26 @@ use std::task::{Context, Poll};
 
 use rustls::{CommonState, NamedGroup};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
-use tokio_util::either::Either;
 
-/// A connection over TCP, or to a UNIX socket behind which somebody else connects on.
-pub type Stream = Either<TcpStream, UnixStream>;
+use super::socket::Socket;
 
 /// A connection, encrypted or not. What was written to it may lie in its buffers until it is flushed.
 #[derive(Debug)]
 pub enum Wire {
     /// As it is.
-    Plain(Stream),
+    Plain(Socket),
     /// Over TLS 1.3; the other end is who it must be.
-    Secure(Box<TlsStream<Stream>>),
+    Secure(Box<TlsStream<Socket>>),
 }
 
 impl Wire {
     /// What was written and has not left this host yet must not leave it once the connection is dropped. Behind a UNIX socket
     /// that is for whoever connects on to say.
     pub fn drop_unsent(&self) {
-        let stream = match self {
-            Self::Plain(stream) => stream,
-            Self::Secure(stream) => stream.get_ref().0,
-        };
-        if let Either::Left(stream) = stream {
-            // Where it cannot be set, the connection is gone already.
-            let _ = stream.set_zero_linger();
+        match self {
+            Self::Plain(socket) => socket.drop_unsent(),
+            Self::Secure(stream) => stream.get_ref().0.drop_unsent(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use zeroize::Zeroizing;
+use zeroize::Zeroize;
 
 /// Name of a block within one link: session and sequence (SES-1, SES-3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,14 +14,14 @@ pub struct Name {
 }
 
 /// Octets of secret key. Wiped when dropped; neither copied nor shown.
-pub struct KeyOctets(Zeroizing<Box<[u8]>>);
+pub struct KeyOctets(Box<[u8]>);
 
 impl KeyOctets {
     /// Makes room for `length` octets and has them written by `fill`.
     pub fn filled_by(length: usize, fill: impl FnOnce(&mut [u8])) -> Self {
-        let mut octets = Zeroizing::new(vec![0; length].into_boxed_slice());
-        fill(&mut octets);
-        Self(octets)
+        let mut octets = Self(vec![0; length].into_boxed_slice());
+        fill(&mut octets.0);
+        octets
     }
 
     /// Number of octets.
@@ -46,6 +46,13 @@ impl KeyOctets {
     #[must_use]
     pub fn for_other_end(&self) -> Self {
         Self::filled_by(self.len(), |octets| octets.copy_from_slice(self.expose()))
+    }
+}
+
+impl Drop for KeyOctets {
+    fn drop(&mut self) {
+        // As a slice, all at once: a box would be wiped octet by octet.
+        self.0.as_mut().zeroize();
     }
 }
 

@@ -10,7 +10,7 @@ use super::timers::Timer;
 use crate::interface::{KeyStreamId, Status};
 
 /// Part of what may be pinned that the KMSs may have accepted without the ledger's being told.
-const UNWRITTEN_OF_PINNED: u64 = 8;
+const UNWRITTEN_OF_PINNED: u64 = 4;
 /// Key that the KMSs have accepted and that is worth writing down when something else is.
 const WORTH_WRITING_BYTES: u64 = 256 << 10;
 

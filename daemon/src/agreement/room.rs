@@ -6,7 +6,7 @@ use super::supply::Supply;
 use crate::interface::KeyStreamId;
 
 /// Most octets that a stream gets in one turn.
-pub(super) const TURN_BYTES: u64 = 256 << 10;
+pub(super) const TURN_BYTES: u64 = 512 << 10;
 /// So that entries stay few and a write of the ledger takes many of them, nobody is served while more than half of each
 /// stream's window is on its way to its KMSs. Who is served then, is with those of whose windows this part is free.
 const TURNS_PER_WINDOW: u64 = 4;

@@ -7,7 +7,7 @@ use super::names::{BlockName, Extent, Mark};
 use super::ranges::BlockRanges;
 
 /// Octets looked ahead for in one go.
-const BYTES: u64 = 4 << 20;
+const BYTES: u64 = 8 << 20;
 /// Extents looked ahead for in one go.
 const PIECES: usize = 4_096;
 

@@ -78,8 +78,8 @@ fn one_look_ahead_is_bounded_in_octets_and_in_pieces() {
         let there = there(&(0..count).collect::<Vec<_>>());
         Supply::gather(Mark::ZERO, &here(&blocks), &there, block(count))
     };
-    assert_eq!(gathered(9, 1 << 19).bytes(), 4 << 20);
-    assert_eq!(gathered(10, (1 << 19) - 1).bytes(), 9 * ((1 << 19) - 1));
+    assert_eq!(gathered(17, 1 << 19).bytes(), 8 << 20);
+    assert_eq!(gathered(18, (1 << 19) - 1).bytes(), 17 * ((1 << 19) - 1));
     assert_eq!(gathered(4_097, 1).bytes(), 4_096);
     assert!(gathered(4_096, 1).is_crumbs());
     assert!(!gathered(4_095, 1).is_crumbs());

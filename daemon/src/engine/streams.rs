@@ -309,6 +309,6 @@ pub(super) fn event_of(report: Report) -> Option<Event> {
             None
         }
         // Only acceptance counts, the key agreement has counted losses itself, and a stop is confirmed to who ordered it.
-        Report::Sent { .. } | Report::Discarded { .. } | Report::Stopped(_) => None,
+        Report::Discarded { .. } | Report::Stopped(_) => None,
     }
 }

@@ -137,7 +137,7 @@ impl Watch {
             Report::Stopped(stopped) => {
                 self.troubles.remove(&stopped.stream);
             }
-            Report::Sent { .. } | Report::Accepted { .. } | Report::Discarded { .. } => {}
+            Report::Accepted { .. } | Report::Discarded { .. } => {}
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use super::counters::{Counters, CountersSnapshot, Latencies, LatencySnapshot};
+use super::reins::Reins;
 use super::report::Stopped;
 use crate::interface::{KeyStreamId, Status};
 use crate::vault::KeyExtent;
@@ -132,14 +133,6 @@ impl Meter {
     }
 }
 
-/// The task's ends of what the handle steers with.
-#[derive(Debug)]
-pub(super) struct Reins {
-    pub(super) commands: mpsc::Receiver<Command>,
-    pub(super) stop: oneshot::Receiver<StopOrder>,
-    pub(super) shared: Arc<Shared>,
-}
-
 /// Steers the pushing of one key stream. Dropped without [`PushHandle::stop`], it stops as with [`StopHow::Now`].
 #[derive(Debug)]
 pub struct PushHandle {
@@ -156,7 +149,7 @@ impl PushHandle {
         let (commands, receiver) = mpsc::channel(MOST_EXTENTS + CONTROL_PLACES);
         let (stop, stop_receiver) = oneshot::channel();
         let shared = Arc::new(Shared::default());
-        let reins = Reins { commands: receiver, stop: stop_receiver, shared: Arc::clone(&shared) };
+        let reins = Reins::new(receiver, stop_receiver, Arc::clone(&shared));
         (Self { stream, chunk_size, next: first, commands, stop, shared }, reins)
     }
 

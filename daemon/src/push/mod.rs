@@ -21,6 +21,7 @@ mod handle;
 pub mod measuring;
 mod outbox;
 mod queue;
+mod reins;
 mod report;
 mod request;
 mod sender;

@@ -17,7 +17,6 @@ const FAILING_INTERVAL: Duration = Duration::from_secs(30);
 pub(super) struct Outbox {
     stream: KeyStreamId,
     /// What was reported, and what there is to report.
-    sent: (u64, u64),
     accepted: (u64, u64),
     progress_due: Option<Instant>,
     discarded: Option<(u64, u64)>,
@@ -38,7 +37,6 @@ impl Outbox {
     pub(super) fn new(stream: KeyStreamId, first: u64) -> Self {
         Self {
             stream,
-            sent: (first, first),
             accepted: (first, first),
             progress_due: None,
             discarded: None,
@@ -49,11 +47,10 @@ impl Outbox {
         }
     }
 
-    /// Where sending and accepting have come to. `idle`: there is no more to wait for.
-    pub(super) fn progress(&mut self, sent_up_to: u64, accepted_up_to: u64, idle: bool, now: Instant) {
-        self.sent.1 = sent_up_to;
+    /// Where accepting has come to. `idle`: there is no more to wait for.
+    pub(super) fn progress(&mut self, accepted_up_to: u64, idle: bool, now: Instant) {
         self.accepted.1 = accepted_up_to;
-        if self.sent.0 != self.sent.1 || self.accepted.0 != self.accepted.1 {
+        if self.accepted.0 != self.accepted.1 {
             let due = self.progress_due.get_or_insert(now + PROGRESS_INTERVAL);
             if idle {
                 *due = now;
@@ -103,10 +100,6 @@ impl Outbox {
         let stream = self.stream;
         if let Some((up_to, chunks)) = self.discarded.take() {
             return Some(Report::Discarded { stream, up_to, chunks });
-        }
-        if self.sent.0 != self.sent.1 {
-            self.sent.0 = self.sent.1;
-            return Some(Report::Sent { stream, up_to: self.sent.1 });
         }
         self.progress_due = None;
         if self.accepted.0 != self.accepted.1 {

@@ -9,14 +9,6 @@ use crate::vault::VaultError;
 /// News of one key stream. Positions are 64-bit; `up_to` is one past the last position meant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// Every chunk below `up_to` was sent at least once, or was discarded and never will be. A chunk counts as sent
-    /// when its request is written out for the connection. Several chunks share one report.
-    Sent {
-        /// Key stream.
-        stream: KeyStreamId,
-        /// One past the last position.
-        up_to: u64,
-    },
     /// Every chunk below `up_to` was accepted by the KMS or discarded; its octets are wiped. Several chunks share
     /// one report.
     Accepted {

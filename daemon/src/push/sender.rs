@@ -388,7 +388,7 @@ impl Sender {
         self.extents_gone(ended);
         set(&self.shared.counters.window, self.window.width() as u64);
         let idle = self.flight.requests() == 0;
-        self.outbox.progress(self.flight.sent_up_to(), accepted, idle, now);
+        self.outbox.progress(accepted, idle, now);
     }
 
     /// One past the highest position that was sent.

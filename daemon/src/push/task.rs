@@ -16,7 +16,8 @@ use super::buffer::{Buffers, Pool};
 use super::connect::{Transport, connect};
 use super::connection::{Connection, Link, poll_read, understand};
 use super::counters::add;
-use super::handle::{Reins, StopHow, StopOrder};
+use super::handle::{StopHow, StopOrder};
+use super::reins::{Order, Reins};
 use super::report::{Failure, Report, Stopped};
 use super::sender::Sender;
 use super::{Pusher, StreamPush, excerpt};
@@ -25,19 +26,13 @@ use crate::timing;
 use crate::tls::Wire;
 use crate::vault::VaultError;
 
-/// Commands that are taken before the socket is looked at.
-const COMMANDS_AT_ONCE: usize = 256;
 /// Longest wait for room for the last report.
 const LAST_REPORT_PATIENCE: Duration = Duration::from_secs(5);
 /// When the timer rings while there is nothing to wait for.
 const IDLE: Duration = Duration::from_secs(3600);
 
 enum Event {
-    Stop(Option<StopOrder>),
-    /// Commands were taken.
-    Commanded,
-    /// The handle was dropped.
-    Forsaken,
+    Ordered(Order),
     Connected(Result<Wire, Failure>),
     Read(Result<usize, Failure>),
     /// All that was to be written is, and there may be more.
@@ -66,7 +61,6 @@ pub(super) struct Task {
     more: bool,
     last: LastHead,
     reins: Reins,
-    stop_heard: bool,
     ending: Option<Ending>,
     reports: PollSender<Report>,
     reports_full: bool,
@@ -95,7 +89,6 @@ impl Task {
             more: false,
             last: pusher.pool.head()?,
             reins,
-            stop_heard: false,
             ending: None,
             reports: PollSender::new(pusher.reports.clone()),
             reports_full: false,
@@ -121,17 +114,14 @@ impl Task {
             self.report(now);
             self.arm_timer(now);
             match poll_fn(|cx| self.poll(cx)).await {
-                Event::Stop(None) | Event::Forsaken => break,
-                Event::Stop(Some(StopOrder { how, confirm })) => {
+                Event::Ordered(Order::Stop(None)) => break,
+                Event::Ordered(Order::Stop(Some(StopOrder { how, confirm }))) => {
                     let patience = match how {
                         StopHow::Now => Duration::ZERO,
                         StopHow::AfterInFlight => {
                             Duration::from_millis(u64::from(self.settings.answer_deadline_ms))
                         }
                     };
-                    // What was ordered before is not forgotten.
-                    self.take_commands();
-                    self.stop_heard = true;
                     self.ending = Some(Ending { deadline: self.now + patience, confirm });
                     self.sender.end(self.now);
                 }
@@ -139,7 +129,8 @@ impl Task {
                 Event::Read(result) => self.read(result, self.now),
                 Event::Unwritable(why) => self.unwritable(why),
                 // What can be done now is done at the top of the loop.
-                Event::Commanded | Event::Written | Event::ReportsHaveRoom | Event::Timer => {}
+                Event::Ordered(Order::Commanded) | Event::Written | Event::ReportsHaveRoom | Event::Timer => {
+                }
             }
         }
         self.finish().await;
@@ -147,7 +138,7 @@ impl Task {
 
     /// Ends everything, then confirms: in this order.
     async fn finish(mut self) {
-        self.reins.commands.close();
+        self.reins.let_go();
         let now = Instant::now();
         self.lose(Failure::Closed, now);
         self.sender.account(now);
@@ -166,12 +157,6 @@ impl Task {
             }
         })
         .await;
-    }
-
-    fn take_commands(&mut self) {
-        while let Ok(command) = self.reins.commands.try_recv() {
-            self.sender.command(command);
-        }
     }
 
     fn send_what_can_be_sent(&mut self, now: Instant) {
@@ -250,6 +235,7 @@ impl Task {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         if std::mem::take(&mut self.asleep) {
             self.now = Instant::now();
+            self.reins.woken();
         }
         let event = self.poll_all(cx);
         self.asleep = event.is_pending();
@@ -260,27 +246,16 @@ impl Task {
     }
 
     fn poll_all(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
-        if !self.stop_heard
-            && let Poll::Ready(order) = Pin::new(&mut self.reins.stop).poll(cx)
-        {
-            return Poll::Ready(Event::Stop(order.ok()));
-        }
-        let mut commanded = false;
-        for _ in 0..COMMANDS_AT_ONCE {
-            match self.reins.commands.poll_recv(cx) {
-                Poll::Ready(Some(command)) => {
-                    self.sender.command(command);
-                    commanded = true;
-                }
-                Poll::Ready(None) if !self.stop_heard => return Poll::Ready(Event::Forsaken),
-                Poll::Ready(None) | Poll::Pending => break,
-            }
+        let sender = &mut self.sender;
+        let ordered = self.reins.poll(cx, |command| sender.command(command));
+        if let Poll::Ready(stop @ Order::Stop(_)) = ordered {
+            return Poll::Ready(Event::Ordered(stop));
         }
         if let Poll::Ready(event) = self.poll_link(cx) {
             return Poll::Ready(event);
         }
-        if commanded {
-            return Poll::Ready(Event::Commanded);
+        if let Poll::Ready(commanded) = ordered {
+            return Poll::Ready(Event::Ordered(commanded));
         }
         if self.reports_full
             && let Poll::Ready(result) = self.reports.poll_reserve(cx)

@@ -99,13 +99,9 @@ impl Stream {
 
     /// Waits for a report that is `wanted`; checks on the way that progress only rises.
     pub(crate) async fn until(&mut self, mut wanted: impl FnMut(&Report) -> bool) -> Report {
-        let (mut sent, mut accepted) = (0, 0);
+        let mut accepted = 0;
         loop {
             let report = self.report().await;
-            if let Report::Sent { up_to, .. } = report {
-                assert!(up_to > sent, "sending went back from {sent} to {up_to}");
-                sent = up_to;
-            }
             if let Report::Accepted { up_to, .. } = report {
                 assert!(up_to > accepted, "accepting went back from {accepted} to {up_to}");
                 accepted = up_to;

@@ -6,6 +6,7 @@
 //!
 //! Octets of key pass through rustls's own buffers, which are ordinary memory and are not wiped.
 
+mod either;
 mod error;
 mod figures;
 mod files;

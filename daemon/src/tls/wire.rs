@@ -1,13 +1,9 @@
 //! A connection, encrypted or not.
 
-use std::io::{Error, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
 use rustls::{CommonState, NamedGroup};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::TlsStream;
 
+use super::either::read_and_write_either;
 use super::socket::Socket;
 
 /// A connection, encrypted or not. What was written to it may lie in its buffers until it is flushed.
@@ -43,50 +39,4 @@ impl Wire {
     }
 }
 
-macro_rules! either {
-    ($wire:expr, $stream:ident => $done:expr) => {
-        match $wire.get_mut() {
-            Wire::Plain($stream) => $done,
-            Wire::Secure($stream) => $done,
-        }
-    };
-}
-
-impl AsyncRead for Wire {
-    fn poll_read(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        into: &mut ReadBuf<'_>,
-    ) -> Poll<Result<(), Error>> {
-        either!(self, stream => Pin::new(stream).poll_read(cx, into))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<Result<usize, Error>> {
-        either!(self, stream => Pin::new(stream).poll_write(cx, octets))
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        octets: &[IoSlice<'_>],
-    ) -> Poll<Result<usize, Error>> {
-        either!(self, stream => Pin::new(stream).poll_write_vectored(cx, octets))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Secure(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        either!(self, stream => Pin::new(stream).poll_flush(cx))
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
-        either!(self, stream => Pin::new(stream).poll_shutdown(cx))
-    }
-}
+read_and_write_either!(Wire: Plain, Secure);

@@ -60,6 +60,10 @@ impl DmaMemory {
         self.memory.copy_out(offset, into);
     }
 
+    pub(crate) fn fetch_to_take(&self, offset: usize, length: usize) {
+        self.memory.fetch_to_take(offset, length);
+    }
+
     pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
         self.memory.copy_in(offset, from);
     }

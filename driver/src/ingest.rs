@@ -4,6 +4,7 @@
 use crc_fast::{CrcAlgorithm, Digest, checksum};
 
 use crate::dma::DmaMemory;
+use crate::shared_memory::fetch_to_fill;
 
 /// Octets that are copied, summed up and wiped at a time.
 const STRIDE: usize = 4096;
@@ -12,13 +13,26 @@ const STRIDE: usize = 4096;
 /// (BLK-5).
 pub(crate) fn take(memory: &DmaMemory, mut at: usize, room: &mut [u8]) -> u32 {
     let mut crc = Digest::new(CrcAlgorithm::Crc32Iscsi);
-    for piece in room.chunks_mut(STRIDE) {
+    let mut pieces = room.chunks_mut(STRIDE);
+    let mut next = pieces.next();
+    fetch(memory, at, next.as_deref_mut());
+    while let Some(piece) = next {
+        next = pieces.next();
+        fetch(memory, at + STRIDE, next.as_deref_mut());
         memory.copy_out(at, piece);
         memory.wipe_key(at, piece.len());
         crc.update(piece);
         at += piece.len();
     }
     low(crc.finalize())
+}
+
+/// Has the processor fetch what is taken next, and what it goes to.
+fn fetch(memory: &DmaMemory, at: usize, piece: Option<&mut [u8]>) {
+    if let Some(piece) = piece {
+        memory.fetch_to_take(at, piece.len());
+        fetch_to_fill(piece);
+    }
 }
 
 /// The CRC-32C (BLK-5) of what was copied already.

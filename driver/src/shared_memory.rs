@@ -12,6 +12,9 @@ use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
 /// From so many bytes on the processor's string instructions are faster than loads and stores one by one.
 #[cfg(target_arch = "x86_64")]
 const STRING: usize = 512;
+/// Bytes that the processor's caches fetch at a time.
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE: usize = 64;
 
 /// A mapping, accessed by volatile loads and stores of checked, aligned places.
 #[derive(Debug)]
@@ -135,6 +138,11 @@ impl SharedMemory {
         }
     }
 
+    /// Has the processor fetch `length` bytes, all of which are soon loaded and then stored to. Only a matter of speed.
+    pub(crate) fn fetch_to_take(&self, offset: usize, length: usize) {
+        fetch_to_write(self.address(offset, length, 1), length);
+    }
+
     /// Copies `from` in.
     pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
         let into = self.address(offset, from.len(), 1);
@@ -185,4 +193,28 @@ impl SharedMemory {
             unsafe { place.write_volatile(0) };
         }
     }
+}
+
+/// Has the processor fetch what will be overwritten.
+pub(crate) fn fetch_to_fill(octets: &mut [u8]) {
+    fetch_to_write(octets.as_mut_ptr(), octets.len());
+}
+
+/// Has the processor fetch `length` bytes from `first` on for itself alone: a load would share a line with whoever wrote it, and
+/// the store that follows would have to ask for it again.
+fn fetch_to_write(first: *mut u8, length: usize) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..length).step_by(CACHE_LINE) {
+        // SAFETY: the instruction changes nothing and never faults, whatever the address is; a processor that does not have it
+        // does nothing instead.
+        unsafe {
+            std::arch::asm!(
+                "prefetchw [{}]",
+                in(reg) first.wrapping_add(line),
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (first, length);
 }

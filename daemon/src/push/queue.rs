@@ -5,6 +5,9 @@ use std::collections::VecDeque;
 use super::handle::Delivery;
 use crate::vault::KeyExtent;
 
+/// Octets of a chunk that are fetched ahead: what lies behind them comes while they are encoded.
+const MOST_FETCHED: usize = 4096;
+
 /// Key of one stream, in order of position, with gaps where positions were skipped.
 ///
 /// An octet's place is its position times the chunk size and its offset in the chunk; deliveries are checked to stay
@@ -68,6 +71,17 @@ impl KeyQueue {
                 piece.extent.bytes().get(from..to).unwrap_or_default()
             },
         )
+    }
+
+    /// Has the processor fetch the beginning of the chunk at `position`, which is sent next.
+    pub(super) fn fetch(&self, position: u64) {
+        let start = position.saturating_mul(self.chunk_size);
+        if let Some(piece) = self.pieces.get(self.index_of(start))
+            && let Some(from) = start.checked_sub(piece.place).map(octets)
+        {
+            let to = octets(self.chunk_size).min(MOST_FETCHED).saturating_add(from);
+            piece.extent.fetch(from..to.min(piece.extent.length()));
+        }
     }
 
     /// How many chunks from `from` on and below `to` are here.

@@ -254,6 +254,10 @@ impl Sender {
                 }
             }
         }
+        // It lies in no cache: at speed the vault is larger than they are.
+        if let Some(position) = self.flight.next(&self.queue) {
+            self.queue.fetch(position);
+        }
         if before == 0 {
             self.oldest_since = now;
         }

@@ -1,6 +1,7 @@
 //! Key blocks: filled once, then taken apart into extents, each octet once.
 
 use std::fmt;
+use std::ops::Range;
 
 use super::span::Span;
 
@@ -131,6 +132,11 @@ impl KeyExtent {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.span.bytes()
+    }
+
+    /// Has the processor fetch what of `range` is still there, so that it need not be waited for when it is sent.
+    pub fn fetch(&self, range: Range<usize>) {
+        self.span.fetch(range);
     }
 
     /// Octets that are still there.

@@ -24,7 +24,8 @@ use crate::interface::KeyStreamId;
 #[derive(Debug)]
 pub struct Core {
     pub(super) settings: Settings,
-    /// Equal to what the ledger holds once the writes given out so far are durable.
+    /// Equal to what the ledger holds once the writes given out so far are durable; only what the follower has applied may be
+    /// known here first.
     pub(super) durable: Durable,
     pub(super) holdings: Holdings,
     pub(super) link: Link,
@@ -111,6 +112,9 @@ impl Core {
         }
         if self.settings.role == Role::Leader {
             self.lead(now, out);
+            if !out.writes.is_empty() {
+                self.write_applied(out);
+            }
         }
         self.holdings.acknowledge(out);
     }

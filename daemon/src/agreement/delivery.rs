@@ -154,6 +154,11 @@ impl Core {
     /// The ledger must be told of progress, before long.
     pub(super) fn unwritten_progress(&mut self, now: Now, stream: KeyStreamId) {
         self.unwritten.insert(stream);
+        self.write_before_long(now);
+    }
+
+    /// Something must be written that nothing waits for.
+    pub(super) fn write_before_long(&mut self, now: Now) {
         if !self.timers.is_set(Timer::Progress) {
             self.timers.set(Timer::Progress, now.boot_ms.saturating_add(self.settings.progress_interval_ms));
         }
@@ -203,6 +208,7 @@ impl Core {
             self.write_progress_of(stream, out);
         }
         self.unwritten_bytes = 0;
+        self.write_applied(out);
         self.timers.clear(Timer::Progress);
         self.holdings_changed();
     }

@@ -33,7 +33,9 @@ pub(super) struct Leading {
     pub(super) peer_link: Option<(u64, bool)>,
     /// Key granted in entries that it has not applied, as far as reported.
     pub(super) unapplied: Capacity,
-    /// Settled entries that it has not applied.
+    /// The ledger does not know yet what it has applied.
+    pub(super) applied_unwritten: bool,
+    /// Settled entries of which the ledger does not know yet that it has applied them.
     pub(super) settled: BTreeSet<u64>,
     /// Last entry sent on this connection.
     sent: u64,
@@ -65,6 +67,7 @@ impl Default for Leading {
             peer_pinned: nothing,
             peer_link: None,
             unapplied: nothing,
+            applied_unwritten: false,
             settled: BTreeSet::new(),
             sent: 0,
             heard: 0,
@@ -246,7 +249,9 @@ impl Core {
         if number == before {
             return Ok(());
         }
-        self.write(Record::PeerApplied { number, hash: report.hash }, out);
+        self.durable.apply(&Record::PeerApplied { number, hash: report.hash });
+        self.leading.applied_unwritten = true;
+        self.write_before_long(now);
         self.timers.clear(Timer::Resend);
         if self.leading.sent > number {
             self.timers.set(Timer::Resend, now.boot_ms.saturating_add(self.settings.resend_ms));
@@ -260,14 +265,24 @@ impl Core {
                 unapplied.blocks = unapplied.blocks.saturating_sub(grant.extents.len() as u64);
             }
         }
-        let settled_above = self.leading.settled.split_off(&number.saturating_add(1));
-        for settled in std::mem::replace(&mut self.leading.settled, settled_above) {
-            self.write(Record::Trimmed { number: settled }, out);
-        }
         for stream in reached {
             self.deliver(now, stream, out);
         }
         Ok(())
+    }
+
+    /// The ledger is written to now: what the follower has applied goes with it. Nothing has to wait for that: after a crash the
+    /// follower says it again, and what it does not say any more it is given again, the same.
+    pub(super) fn write_applied(&mut self, out: &mut Output) {
+        if !std::mem::take(&mut self.leading.applied_unwritten) {
+            return;
+        }
+        let (number, hash) = (self.durable.peer_applied, self.durable.peer_hash);
+        self.write(Record::PeerApplied { number, hash }, out);
+        let settled_above = self.leading.settled.split_off(&number.saturating_add(1));
+        for settled in std::mem::replace(&mut self.leading.settled, settled_above) {
+            self.write(Record::Trimmed { number: settled }, out);
+        }
     }
 
     fn heed_follower_line(&mut self, now: Now, line: &FollowerLine, out: &mut Output) {

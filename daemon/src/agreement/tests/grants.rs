@@ -266,6 +266,8 @@ fn a_leader_that_can_grant_no_more_does_not_wake_to_look_again() {
         leader.most_entries_in_flight = most_entries;
         let mut both = Ends::with(leader, settings(Role::Follower), 8_000_000);
         both.stream(qos(32));
+        // Until what the follower has applied is written.
+        both.run(100);
         hold(&mut both, 0, &[held]);
         while grants(&both).is_empty() {
             both.run(1);

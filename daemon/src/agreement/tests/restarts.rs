@@ -3,7 +3,7 @@
 use qkd_contract::state::LinkState;
 
 use super::two_ends::{BLOCK, End, Ends, settings};
-use crate::agreement::{Action, BlockName, Core, Event, LossCause, Now, Output, Role};
+use crate::agreement::{Action, BlockName, Core, Durable, Event, LossCause, Now, Output, Role};
 use crate::calls::Answer;
 use crate::interface::{KeyStreamId, QosRequest, Status};
 
@@ -273,4 +273,64 @@ fn entries_that_the_follower_has_not_applied_still_take_up_its_room_after_a_rest
     both.ends[0] = End::new(settings(Role::Leader), durable);
     let _ = both.ends[0].handle(both.time + 40, Event::Start);
     assert_eq!(both.ends[0].core.leading.unapplied, before);
+}
+
+/// A block was granted, and the leader delivers it though its ledger does not know yet that the follower has applied the grant.
+fn delivered_before_it_is_written() -> (Ends, KeyStreamId) {
+    let mut both = Ends::in_step(1_000_000);
+    let stream = both.stream(qos(64));
+    both.run(200);
+    both.block();
+    for _ in 0..20 {
+        if both.ends[0].total(stream) == 0 {
+            both.run(1);
+        }
+    }
+    let leader = &both.ends[0];
+    assert_eq!(leader.total(stream), u64::from(BLOCK));
+    assert!(leader.durable.peer_applied < leader.durable.last, "key waits for no write that says so");
+    (both, stream)
+}
+
+#[test]
+fn what_the_follower_has_applied_is_in_the_leaders_ledger_before_long() {
+    let (mut both, _) = delivered_before_it_is_written();
+    both.run(100);
+    assert_eq!(both.ends[0].durable.peer_applied, both.ends[0].durable.last);
+}
+
+#[test]
+fn what_the_follower_has_applied_is_in_the_leaders_ledger_with_whatever_is_written_next() {
+    let (mut both, stream) = delivered_before_it_is_written();
+    // What was granted is settled now: the ledger lets its entry go, and must know that the follower has it.
+    both.close(0, stream);
+    let leader = &both.ends[0].durable;
+    assert!(leader.streams[&stream].closed && leader.peer_applied == leader.last);
+}
+
+#[test]
+fn a_leader_that_forgets_what_the_follower_has_applied_delivers_the_same_again_and_nothing_new() {
+    let (mut both, stream) = delivered_before_it_is_written();
+    let before = both.ends[0].take_deliveries();
+    both.restart(0, settings(Role::Leader));
+    assert_eq!(both.ends[0].total(stream), 0, "the follower has not said yet what it has applied");
+    both.run(30);
+    assert_eq!(both.ends[0].take_deliveries(), before);
+    assert_eq!(both.ends.each_ref().map(|end| end.durable.epoch), [both.ends[0].durable.epoch; 2]);
+    assert_eq!(both.ends[1].total(stream), u64::from(BLOCK));
+}
+
+#[test]
+fn a_follower_that_has_lost_its_ledger_with_the_leaders_memory_makes_a_new_epoch_begin() {
+    let (mut both, stream) = delivered_before_it_is_written();
+    let epoch = both.ends[0].durable.epoch;
+    both.connected = false;
+    both.ends[1] = End::new(settings(Role::Follower), Durable::default());
+    both.event(1, Event::Start);
+    both.event(1, Event::ReplayEnd);
+    both.restart(0, settings(Role::Leader));
+    both.run(30);
+    assert!(both.ends[0].durable.epoch > epoch && both.ends[0].durable.forbidden.contains(&stream));
+    assert_eq!(both.ends[1].durable.epoch, both.ends[0].durable.epoch);
+    assert_eq!(both.ends.each_ref().map(|end| end.total(stream)), [0; 2]);
 }

@@ -33,6 +33,7 @@ pub(super) struct End {
     pub(super) core: Core,
     pub(super) durable: Durable,
     pub(super) actions: Vec<Action>,
+    leads: bool,
     /// Octets given to push and forgotten here.
     totals: HashMap<KeyStreamId, u64>,
 }
@@ -40,6 +41,7 @@ pub(super) struct End {
 impl End {
     pub(super) fn new(settings: Settings, durable: Durable) -> Self {
         Self {
+            leads: settings.role == Role::Leader,
             core: Core::new(settings, durable.clone()),
             durable,
             actions: Vec::new(),
@@ -54,6 +56,11 @@ impl End {
         self.core.handle(now, event, &mut out);
         for record in &out.writes {
             self.durable.apply(record);
+        }
+        // After a crash at any moment there is still all that the follower may have to be given again.
+        if self.leads {
+            let Durable { last, peer_applied, log, .. } = &self.durable;
+            assert_eq!(log.range(peer_applied + 1..).count() as u64, last - peer_applied);
         }
         let mut said = Vec::new();
         for action in out.actions {

@@ -205,7 +205,7 @@ async fn run_on<B: Backing + Send + 'static>(
             writer: Writer::start(ledger, audit)?,
             auditing,
             keys: Keys::default(),
-            card: CardPort::start(card, vault.clone(), supervision.card.clone())?,
+            card: CardPort::start(card, config.card.slots, vault.clone(), supervision.card.clone())?,
             streams: Streams::new(pusher, endpoints, stopped_in, wiped_in),
             inputs: Inputs { calls, peer, reports, stopped, wiped, operator, reloads },
             waiting: HashMap::new(),

@@ -3,6 +3,7 @@
 //! Nothing else touches the card. The thread shares two lock-free queues with the engine; each side wakes the other
 //! only when it has put something in.
 
+mod pace;
 mod worker;
 
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use pace::Pace;
 use qkd_driver::backing::Backing;
 use qkd_driver::{BlockName, Card, CloseError, Counters, Fault, LinkState, Telemetry};
 use rtrb::{Consumer, Producer, RingBuffer};
@@ -99,7 +101,7 @@ pub(crate) enum ToCard {
 const NEWS: usize = 1024;
 /// Orders that may wait for the card's thread.
 const ORDERS: usize = 4096;
-/// While the vault is full or the engine behind: the card's ring fills, as it should, and this is how soon to look.
+/// How soon to look again for room in the engine's queue, or for the end of the thread.
 const HELD_BACK: Duration = Duration::from_millis(2);
 
 /// The host-owned cell, between the engine and the card's thread.
@@ -130,12 +132,13 @@ pub(crate) struct CardPort {
 }
 
 impl CardPort {
-    /// Starts the thread on a card that is open and stopped. `pulse` shows that it turns.
+    /// Starts the thread on a card that is open, with so many slots, and stopped. `pulse` shows that it turns.
     ///
     /// # Errors
     /// When the system has no eventfd or thread to give.
     pub(crate) fn start<B: Backing + Send + 'static>(
         card: Card<B>,
+        slots: u32,
         vault: Vault,
         pulse: Pulse,
     ) -> std::io::Result<Self> {
@@ -164,6 +167,7 @@ impl CardPort {
             next_telemetry: Instant::now(),
             link_told: false,
             pulse,
+            pace: Pace::new(slots, Instant::now()),
         };
         let thread = std::thread::Builder::new().name("card".into()).spawn(move || worker.run())?;
         Ok(Self { news, awake, orders, cell, zeroize, waker, thread: Some(thread) })

@@ -13,6 +13,7 @@ use qkd_driver::{Card, CardEvent, Fault, TakeError, Woken};
 use rtrb::{Consumer, Producer};
 use tokio::sync::Notify;
 
+use super::pace::Pace;
 use super::{CardEnd, Cell, FromCard, HELD_BACK, ToCard, Zeroize};
 use crate::pulse::Pulse;
 use crate::timing::{self, Moment};
@@ -25,8 +26,6 @@ const TELEMETRY: Duration = Duration::from_secs(1);
 /// While the card makes the cell durable: how soon to look first, and how late at last; there is no interrupt for it.
 const CELL_LOOK: Duration = Duration::from_micros(50);
 const CELL_LOOK_LONG: Duration = Duration::from_micros(200);
-/// How late to look for room when looking goes on and on. An order, which tells that blocks were released, comes before that.
-const HELD_BACK_LONG: Duration = Duration::from_millis(64);
 
 pub(super) struct Worker<B: Backing> {
     pub(super) card: Card<B>,
@@ -49,14 +48,15 @@ pub(super) struct Worker<B: Backing> {
     /// The card has told the state of its link since it was started.
     pub(super) link_told: bool,
     pub(super) pulse: Pulse,
+    pub(super) pace: Pace,
 }
 
 /// What a turn came to.
 enum Turn {
-    /// Nothing is left to do for now.
-    Idle,
-    /// Something waits for room in the vault or in a queue; whether something was taken before that.
-    HeldBack { took: bool },
+    /// Nothing is left to do for now; so many news were taken.
+    Idle { took: u32 },
+    /// Something waits for room in the vault or in a queue; so many news were taken before that.
+    HeldBack { took: u32 },
     /// The engine ordered the end.
     Stop,
 }
@@ -86,7 +86,6 @@ impl<B: Backing> Worker<B> {
         if let Err(fault) = self.card.start() {
             self.recover(fault)?;
         }
-        let mut held_back = HELD_BACK;
         loop {
             self.pulse.beat();
             // Also while there is no room, when nobody waits for the card.
@@ -98,20 +97,18 @@ impl<B: Backing> Worker<B> {
             }
             let woken = match self.turn() {
                 Ok(Turn::Stop) => return Ok(()),
-                Ok(Turn::HeldBack { took: true }) => {
-                    held_back = HELD_BACK;
-                    self.wait_for_room(held_back);
+                Ok(Turn::HeldBack { took }) => {
+                    let longest = self.pace.held_back(took);
+                    self.leave_alone(longest);
                     continue;
                 }
-                Ok(Turn::HeldBack { took: false }) => {
-                    self.wait_for_room(held_back);
-                    held_back = (held_back * 2).min(HELD_BACK_LONG);
-                    continue;
-                }
-                Ok(Turn::Idle) => {
-                    held_back = HELD_BACK;
-                    self.sleep()
-                }
+                Ok(Turn::Idle { took }) => match self.pace.taken(took, Instant::now()) {
+                    Some(pause) => {
+                        self.leave_alone(pause);
+                        continue;
+                    }
+                    None => self.sleep(),
+                },
                 Err(fault) => Err(fault),
             };
             match woken {
@@ -131,8 +128,8 @@ impl<B: Backing> Worker<B> {
     }
 
     /// Sleeps until the engine orders something, `longest` at most. The card's own events are no reason to wake: they
-    /// wait for room.
-    fn wait_for_room(&mut self, longest: Duration) {
+    /// wait for room, or for others.
+    fn leave_alone(&mut self, longest: Duration) {
         let timeout = TimeSpec::from_duration(self.at_most(longest));
         if ppoll(&mut [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)], Some(timeout), None).is_err() {
             // Interrupted, or out of memory: not in a tight loop.
@@ -226,14 +223,14 @@ impl<B: Backing> Worker<B> {
     }
 
     fn take_events(&mut self) -> Result<Turn, Fault> {
-        let mut took = false;
+        let mut took = 0_u32;
         loop {
             // Room first, in the queue as well as in the vault: what has no room stays in the card.
             if self.news.is_full() {
                 return Ok(Turn::HeldBack { took });
             }
             let news = match self.card.next_event()? {
-                None => return Ok(Turn::Idle),
+                None => return Ok(Turn::Idle { took }),
                 Some(CardEvent::ReplayEnd) => FromCard::ReplayEnd,
                 Some(CardEvent::Session { session, previous_blocks }) => {
                     FromCard::Session { session, previous_blocks }
@@ -260,7 +257,7 @@ impl<B: Backing> Worker<B> {
                 }
             };
             self.tell(news);
-            took = true;
+            took = took.saturating_add(1);
         }
     }
 
@@ -283,7 +280,7 @@ impl<B: Backing> Worker<B> {
             }
             // What the engine waits for is durable only once the cell shows it; the card keeps the cell also now (CEL-1).
             self.tend_cell().map_err(CardEnd::OutOfOrder)?;
-            self.wait_for_room(PULSE);
+            self.leave_alone(PULSE);
         }
         self.requested = None;
         match self.card.reset().and_then(|()| self.card.start()) {

@@ -1,7 +1,7 @@
 //! Where the octets of a block come from.
 
 use rand::Rng;
-use rand_chacha::ChaCha12Rng;
+use rand_chacha::ChaCha8Rng;
 
 use crate::card::{KeyOctets, Name};
 
@@ -11,7 +11,7 @@ const CELL: usize = 16;
 /// The source of key for both ends.
 pub enum KeySource {
     /// Key from a seeded generator: not secret from whoever has the seed.
-    Random(Box<ChaCha12Rng>),
+    Random(Box<ChaCha8Rng>),
     /// Positional test key: every cell names its session, sequence and offset.
     Positional,
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use qkd_contract::state::Role;
 use rand::SeedableRng;
-use rand_chacha::{ChaCha8Rng, ChaCha12Rng};
+use rand_chacha::ChaCha8Rng;
 
 use super::{Ends, KeySource, LOSS_MAX_DB, Link, LinkEvent, Optics, Weather};
 use crate::card::{BadIdentity, Card, FromLink, Identity, NonVolatile, Remembered};
@@ -109,7 +109,7 @@ impl CardPair {
         }
         let key = options
             .key_seed
-            .map_or(KeySource::Positional, |seed| KeySource::Random(Box::new(ChaCha12Rng::from_seed(seed))));
+            .map_or(KeySource::Positional, |seed| KeySource::Random(Box::new(ChaCha8Rng::from_seed(seed))));
         let [serial_a, serial_b] = options.serials;
         let card = |serial, peer, role, (remembered, memory)| {
             let identity = Identity {

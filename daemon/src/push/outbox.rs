@@ -8,7 +8,7 @@ use super::report::{Failure, Report};
 use crate::interface::KeyStreamId;
 
 /// How long progress may wait for more progress.
-const PROGRESS_INTERVAL: Duration = Duration::from_millis(5);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(10);
 /// Least time between two reports of failure.
 const FAILING_INTERVAL: Duration = Duration::from_secs(30);
 

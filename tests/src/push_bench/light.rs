@@ -51,13 +51,13 @@ pub fn run(setting: &Setting, seconds: u64) -> ExitCode {
         let serial = serial(&traces[end]);
         Latencies::of(&traces[2], &serial, &traces[end], begun)
     });
-    // Before the follower may push, the leader's grant is durable there and then at the follower; before the leader may, so is
-    // that it was told of that. What is known of a block travels to the leader at first, and the rest once more to and fro.
+    // Before the follower may push, the leader's grant is durable there and then at the follower; before the leader may, it has been
+    // told of that. What is known of a block travels to the leader at first, and the rest once more to and fro.
     let step = |at: &Latencies| at.writes.median() + at.cells.median();
     let [leads, follows] = [step(&leader), step(&follower)];
     let round_trip = round_trips.median();
     let ends = [
-        ("leader", &leader, 2.0 * leads + follows + 1.5 * round_trip),
+        ("leader", &leader, leads + follows + 1.5 * round_trip),
         ("follower", &follower, leads + follows + round_trip),
     ];
     let mut kept = true;

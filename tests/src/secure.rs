@@ -188,6 +188,8 @@ pub struct Choice<'a> {
     pub tls: &'a str,
     /// Further lines of the section `[card]`.
     pub card: &'a str,
+    /// Further lines of the section `[[kms]]`.
+    pub kms: &'a str,
     /// Further sections.
     pub more: &'a str,
     /// Environment of the daemons.
@@ -254,7 +256,7 @@ impl Secured {
         let path = config.write(folder);
         let text = std::fs::read_to_string(&path).expect("the configuration was written");
         let text = text.replacen("[api]", &format!("accept_test_key = true\n{}\n[api]", choice.card), 1);
-        let names = format!("certificate_names = [\"URI:{}\"]\n[ledger]", KMS[end]);
+        let names = format!("certificate_names = [\"URI:{}\"]\n{}\n[ledger]", KMS[end], choice.kms);
         std::fs::write(&path, text.replacen("[ledger]", &names, 1)).expect("and can be written again");
         let mut command = Command::new(choice.qkdd.map_or_else(|| program("qkdd"), Path::to_path_buf));
         command.arg("--config").arg(path).envs(choice.environment.iter().copied());

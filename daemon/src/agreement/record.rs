@@ -68,7 +68,7 @@ pub enum Record {
         /// Its number.
         number: u64,
     },
-    /// At the leader: the follower has applied the log up to here.
+    /// At the leader: the follower has applied the log up to here. No action waits for it; it goes with other writes.
     PeerApplied {
         /// Number of the last entry applied.
         number: u64,

@@ -39,6 +39,9 @@ struct Args {
     /// Push over mutual TLS, which is the default.
     #[arg(long)]
     tls: bool,
+    /// Push through UNIX sockets, as to a KMS on the same machine. wrk, which has none, goes over TCP all the same.
+    #[arg(long, conflicts_with = "light")]
+    unix: bool,
     /// Octets of a key chunk, for example 32, 256, 4096 or 65536.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     chunk: u32,
@@ -170,6 +173,7 @@ fn main() -> ExitCode {
         processors: if args.unpinned { None } else { Processors::choose() },
         channels: args.channels,
         block_max: if args.light { Some(64) } else { args.block_max },
+        unix: args.unix,
         light: args.light,
         qkdd: args.qkdd.clone(),
     };
@@ -184,11 +188,12 @@ fn main() -> ExitCode {
         println!("{WHO:?}: {:?}", stage.processes().map(Pid::as_raw));
     }
     println!(
-        "{} B chunks, {} stream(s), window {}, push over {}, link {}bit/s",
+        "{} B chunks, {} stream(s), window {}, push over {}{}, link {}bit/s",
         args.chunk,
         args.streams,
         args.window,
         if args.plain { "plain HTTP" } else { "mutual TLS" },
+        if args.unix { " through UNIX sockets" } else { "" },
         args.rate
     );
     if let Some(chunks) = args.chunks {

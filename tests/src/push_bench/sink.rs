@@ -2,16 +2,19 @@
 //! means something and answers as cheaply as can be.
 //!
 //! It listens at three doors: 0 and 1 for the daemons at both ends, with client certificates where there is TLS, and 2 for the
-//! load generator, which has none. On its standard input it is asked for its counts: a line `counts` is answered with one of
+//! load generator, which has none. The first two can be UNIX sockets. On its standard input it is asked for its counts: a line `counts` is answered with one of
 //! JSON.
 
+use std::ffi::OsString;
 use std::io::{self, BufRead};
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use clap::Parser;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use rustls::ServerConfig;
 use rustls::server::WebPkiClientVerifier;
@@ -48,21 +51,49 @@ pub struct Counts {
     pub flowing: usize,
 }
 
-/// A sink's process works until its standard input ends: `CHUNK [DIRECTORY OF CERTIFICATES]`.
+/// What a sink's process is told.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true)]
+struct Told {
+    /// Octets of a chunk.
+    chunk: usize,
+    /// Directory of certificates, where there is TLS.
+    #[arg(long)]
+    lab: Option<PathBuf>,
+    /// The UNIX sockets of the first two doors, where they are no ports.
+    #[arg(long, num_args = 2)]
+    sockets: Vec<PathBuf>,
+}
+
+/// What tells a sink's process, for [`run`].
+#[must_use]
+pub fn tell(chunk: u32, lab: Option<&Path>, sockets: Option<&[PathBuf; 2]>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = vec![chunk.to_string().into()];
+    words.extend(lab.into_iter().flat_map(|lab| ["--lab".into(), lab.into()]));
+    words.extend(sockets.into_iter().flat_map(|[a, b]| ["--sockets".into(), a.into(), b.into()]));
+    words
+}
+
+/// A sink's process, told so, works until its standard input ends.
 ///
 /// # Panics
 /// When it cannot work at all.
 #[must_use]
 pub fn run(arguments: &[String]) -> ExitCode {
-    let chunk = arguments.first().and_then(|chunk| chunk.parse().ok()).expect("octets of a chunk");
-    let tls = match arguments.get(1) {
-        Some(lab) => doors(&PathBuf::from(lab)).map(Some),
+    let told = Told::parse_from(arguments);
+    let tls = match &told.lab {
+        Some(lab) => doors(lab).map(Some),
         None => [const { None }; 3],
     };
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    let [a, b, load] = listeners.each_ref().map(|door| door.local_addr().expect("its address"));
+    // Ports of all three in any case, as an endpoint has one also where it is reached in another way.
+    let ports = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    let [a, b, load] = ports.each_ref().map(|door| door.local_addr().expect("its address"));
+    let mut listeners = ports.map(Listener::Tcp);
+    for (listener, path) in listeners.iter_mut().zip(&told.sockets) {
+        *listener = Listener::Unix(UnixListener::bind(path).expect("a socket's place"));
+    }
     println!("listening {a} {b} {load}");
-    let state = Arc::new(Mutex::new(State { checker: Checker::new(chunk), counts: Counts::default() }));
+    let state = Arc::new(Mutex::new(State { checker: Checker::new(told.chunk), counts: Counts::default() }));
     let shared = Arc::clone(&state);
     std::thread::spawn(move || {
         let sink = Sink { tls, listeners, state, connections: Vec::new(), answers: ANSWER.repeat(ANSWERS) };
@@ -97,6 +128,37 @@ fn doors(lab: &Path) -> [Arc<ServerConfig>; 3] {
     })
 }
 
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Listener {
+    /// Does not wait afterwards.
+    fn begin(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(listener) => listener.set_nonblocking(true),
+            Self::Unix(listener) => listener.set_nonblocking(true),
+        }
+    }
+
+    fn accept(&self, tls: Option<&Arc<ServerConfig>>) -> io::Result<Wire> {
+        match self {
+            Self::Tcp(listener) => Wire::tcp(listener.accept()?.0, tls),
+            Self::Unix(listener) => Wire::unix(listener.accept()?.0, tls),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
 struct State {
     checker: Checker,
     counts: Counts,
@@ -111,7 +173,7 @@ struct Connection {
 
 struct Sink {
     tls: [Option<Arc<ServerConfig>>; 3],
-    listeners: [TcpListener; 3],
+    listeners: [Listener; 3],
     state: Arc<Mutex<State>>,
     /// By their descriptors.
     connections: Vec<Option<Connection>>,
@@ -122,7 +184,7 @@ impl Sink {
     fn work(mut self) -> nix::Result<()> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         for (door, listener) in self.listeners.iter().enumerate() {
-            listener.set_nonblocking(true).expect("a socket");
+            listener.begin().expect("a socket");
             epoll.add(listener, EpollEvent::new(EpollFlags::EPOLLIN, u64::MAX - door as u64))?;
         }
         let mut events = vec![EpollEvent::empty(); 64];
@@ -157,8 +219,7 @@ impl Sink {
     }
 
     fn accept(&mut self, door: usize, epoll: &Epoll) -> nix::Result<()> {
-        let Ok((socket, _)) = self.listeners[door].accept() else { return Ok(()) };
-        let Ok(wire) = Wire::new(socket, self.tls[door].as_ref()) else { return Ok(()) };
+        let Ok(wire) = self.listeners[door].accept(self.tls[door].as_ref()) else { return Ok(()) };
         let at = usize::try_from(wire.socket.as_raw_fd()).expect("a descriptor");
         epoll.add(&wire.socket, EpollEvent::new(EpollFlags::EPOLLIN, at as u64))?;
         if self.connections.len() <= at {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::processors::{Processors, measured, serving};
-use super::sink::Counts;
+use super::sink::{self, Counts};
 use crate::DEADLINE;
 use crate::module::Cards;
 use crate::process::Process;
@@ -43,6 +43,8 @@ pub struct Setting {
     pub channels: u32,
     /// Greatest octets of a block, as the pair takes it.
     pub block_max: Option<u32>,
+    /// Pushes go through UNIX sockets.
+    pub unix: bool,
     /// Cards and daemons trace what happens when.
     pub light: bool,
     /// Another program than the `qkdd` that was built.
@@ -77,11 +79,10 @@ impl Stage {
         }
         let environment: &[_] = if setting.light { &[("RUST_LOG", "info,timing=trace")] } else { &[] };
         let mut secured = Secured::prepare_with(Cards::start_with(folder, &options, environment));
+        let sockets = ["kms-a.sock", "kms-b.sock"].map(|name| secured.cards.folder.path().join(name));
+        let lab = setting.tls.then_some(secured.lab.as_path());
         let mut command = Command::new(std::env::current_exe().expect("this program's path"));
-        command.arg("--sink").arg(setting.chunk.to_string());
-        if setting.tls {
-            command.arg(&secured.lab);
-        }
+        command.arg("--sink").args(sink::tell(setting.chunk, lab, setting.unix.then_some(&sockets)));
         let sink = Process::start("sink", &mut command);
         let said = sink.line("listening ", DEADLINE);
         let doors: Vec<SocketAddr> = said.split(' ').skip(1).filter_map(|door| door.parse().ok()).collect();
@@ -101,9 +102,14 @@ impl Stage {
             qkdd: setting.qkdd.as_deref(),
             ..Choice::default()
         };
+        let through = sockets.map(|socket| match setting.unix {
+            true => format!("through = \"{}\"", socket.display()),
+            false => String::new(),
+        });
         measured(setting.processors, || {
-            secured.start_module(0, choice);
-            secured.start_module(1, choice);
+            for (end, kms) in through.iter().enumerate() {
+                secured.start_module(end, Choice { kms, ..choice });
+            }
         });
         let _ = secured.module(1).process.line("takes over epoch", DEADLINE);
         let clients = ["kms-a", "kms-b"].map(|name| secured.client(name, hybrid()));

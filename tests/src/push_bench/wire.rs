@@ -1,7 +1,10 @@
 //! A connection of the sink: many requests with one read, their answers with one write, plain or over TLS.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use rustls::{ServerConfig, ServerConnection};
@@ -14,8 +17,8 @@ const RECORD: usize = 32 * 1024;
 /// A connection, and what came over it and is not read yet.
 #[derive(Debug)]
 pub struct Wire {
-    /// The socket, which does not block.
-    pub socket: TcpStream,
+    /// The socket of either kind, which does not block.
+    pub socket: File,
     tls: Option<Box<ServerConnection>>,
     buffer: Vec<u8>,
     start: usize,
@@ -25,18 +28,32 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Over a socket that was accepted.
+    /// Over TCP.
     ///
     /// # Errors
     /// What the socket says.
-    pub fn new(socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Self> {
+    pub fn tcp(socket: TcpStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
         socket.set_nodelay(true)?;
+        Self::over(socket.into(), tls)
+    }
+
+    /// Over a UNIX socket.
+    ///
+    /// # Errors
+    /// What the socket says.
+    pub fn unix(socket: UnixStream, tls: Option<&Arc<ServerConfig>>) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Self::over(socket.into(), tls)
+    }
+
+    fn over(socket: OwnedFd, tls: Option<&Arc<ServerConfig>>) -> io::Result<Self> {
         let tls = tls.map(|config| ServerConnection::new(Arc::clone(config))).transpose();
         let tls = tls.map_err(io::Error::other)?.map(|mut session| {
             session.set_buffer_limit(None);
             Box::new(session)
         });
+        let socket = socket.into();
         Ok(Self { socket, tls, buffer: vec![0; 2 * READ], start: 0, end: 0, unsent: Vec::new() })
     }
 

@@ -2,8 +2,8 @@
 //! means something and answers as cheaply as can be.
 //!
 //! It listens at three doors: 0 and 1 for the daemons at both ends, with client certificates where there is TLS, and 2 for the
-//! load generator, which has none. The first two can be UNIX sockets. On its standard input it is asked for its counts: a line `counts` is answered with one of
-//! JSON.
+//! load generator, which has none. The first two can be UNIX sockets. On its standard input it is asked for its counts: a line
+//! `counts` is answered with one of JSON.
 
 use std::ffi::OsString;
 use std::io::{self, BufRead};

@@ -102,7 +102,7 @@ const NEWS: usize = 1024;
 /// Orders that may wait for the card's thread.
 const ORDERS: usize = 4096;
 /// How soon to look again for room in the engine's queue, or for the end of the thread.
-const HELD_BACK: Duration = Duration::from_millis(2);
+const RETRY: Duration = Duration::from_millis(2);
 
 /// The host-owned cell, between the engine and the card's thread.
 #[derive(Debug, Default)]
@@ -221,7 +221,7 @@ impl CardPort {
                 );
                 return;
             }
-            tokio::time::sleep(HELD_BACK).await;
+            tokio::time::sleep(RETRY).await;
         }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()

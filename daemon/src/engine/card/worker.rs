@@ -14,7 +14,7 @@ use rtrb::{Consumer, Producer};
 use tokio::sync::Notify;
 
 use super::pace::Pace;
-use super::{CardEnd, Cell, FromCard, HELD_BACK, ToCard, Zeroize};
+use super::{CardEnd, Cell, FromCard, RETRY, ToCard, Zeroize};
 use crate::pulse::Pulse;
 use crate::timing::{self, Moment};
 use crate::vault::Vault;
@@ -133,7 +133,7 @@ impl<B: Backing> Worker<B> {
         let timeout = TimeSpec::from_duration(self.at_most(longest));
         if ppoll(&mut [PollFd::new(self.waker.as_fd(), PollFlags::POLLIN)], Some(timeout), None).is_err() {
             // Interrupted, or out of memory: not in a tight loop.
-            std::thread::sleep(HELD_BACK);
+            std::thread::sleep(RETRY);
         }
         let _ = self.waker.read();
     }
@@ -348,7 +348,7 @@ fn tell_for_sure(queue: &mut Producer<FromCard>, awake: &Notify, news: FromCard)
         }
         waiting = back;
         awake.notify_one();
-        std::thread::sleep(HELD_BACK);
+        std::thread::sleep(RETRY);
     }
     awake.notify_one();
 }

@@ -126,7 +126,7 @@ impl<B: Backing> PendingBlock<'_, B> {
                 card.counters.blocks_taken += 1;
                 card.counters.bytes_taken += u64::from(arrival.length);
                 card.counters.blocks_replayed += u64::from(arrival.replayed);
-                card.give_slot_back(&arrival);
+                card.give_slot_back(&arrival, 0);
                 Ok(())
             }
             Ok(Some(cause)) => {
@@ -139,7 +139,7 @@ impl<B: Backing> PendingBlock<'_, B> {
                     card.backing.location(),
                     arrival.name
                 );
-                card.give_slot_back(&arrival);
+                card.give_slot_back(&arrival, needed);
                 Err(TakeError::Lost { name: arrival.name, cause })
             }
             Err(fault) => Err(card.fail(fault).into()),
@@ -149,7 +149,8 @@ impl<B: Backing> PendingBlock<'_, B> {
     /// Wipes the slot and gives it back without looking at the key. The card retains the block until it is
     /// acknowledged.
     pub fn discard(self) {
-        self.card.give_slot_back(&self.arrival);
+        let length = self.length();
+        self.card.give_slot_back(&self.arrival, length);
     }
 }
 
@@ -290,11 +291,11 @@ impl<B: Backing> Card<B> {
         Ok((crc != header.payload_crc.get()).then_some(BlockFault::PayloadCorrupt))
     }
 
-    /// Wipes a slot and gives it back, and its event with it.
-    fn give_slot_back(&mut self, arrival: &Arrival) {
+    /// Wipes a slot's header and the first `left` bytes of its payload, which nobody has wiped yet, and gives the slot back, and its
+    /// event with it.
+    fn give_slot_back(&mut self, arrival: &Arrival, left: usize) {
         let Some(memory) = &self.memory else { return };
-        let used = self.layout.payload(0) + arrival.length as usize;
-        memory.wipe_key(self.layout.slot(arrival.slot), used);
+        memory.wipe_key(self.layout.slot(arrival.slot), self.layout.payload(0) + left);
         self.pending = None;
         self.progress.delivered = self.progress.delivered.wrapping_add(1);
         self.progress.credit = self.progress.credit.wrapping_add(1);

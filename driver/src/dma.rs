@@ -9,7 +9,7 @@ use std::sync::Arc;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use crate::shared_memory::SharedMemory;
+use crate::shared_memory::{Folded, SharedMemory, UNIT};
 
 /// Sizes are rounded up to this, in bytes.
 const PAGE: usize = 4096;
@@ -60,10 +60,6 @@ impl DmaMemory {
         self.memory.copy_out(offset, into);
     }
 
-    pub(crate) fn fetch_to_take(&self, offset: usize, length: usize) {
-        self.memory.fetch_to_take(offset, length);
-    }
-
     pub(crate) fn copy_in(&self, offset: usize, from: &[u8]) {
         self.memory.copy_in(offset, from);
     }
@@ -80,6 +76,15 @@ impl DmaMemory {
         if cfg!(not(feature = "no-wipe-for-tests")) {
             self.memory.wipe(offset, length);
         }
+    }
+
+    /// Moves key that a card has delivered out and wipes it, as [`SharedMemory::take_folded`] does. With `no-wipe-for-tests` it
+    /// does nothing.
+    pub(crate) fn take_key_folded(&self, offset: usize, into: &mut [[u8; UNIT]]) -> Option<Folded> {
+        if cfg!(feature = "no-wipe-for-tests") {
+            return None;
+        }
+        self.memory.take_folded(offset, into)
     }
 
     pub(crate) fn wipe_all(&self) {

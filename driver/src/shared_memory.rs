@@ -1,20 +1,26 @@
 //! Memory that somebody else may write at any moment: a BAR, or memory that a card reaches by DMA.
 //!
-//! No reference into it ever exists; every access is a volatile load or store through a raw pointer, or one string
-//! instruction, so the compiler can neither repeat nor invent one. All other modules reach such memory through [`SharedMemory`] only.
+//! No reference into it ever exists; every access is a volatile load or store through a raw pointer, or made by
+//! instructions of our own, so the compiler can neither repeat nor invent one. All other modules reach such memory through [`SharedMemory`] only.
 #![allow(unsafe_code, reason = "volatile access through raw pointers is the whole purpose of this module")]
+
+#[cfg(target_arch = "x86_64")]
+mod fold;
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw};
+use zeroize::Zeroizing;
+
+/// Bytes of a unit, of which [`SharedMemory::take_folded`] moves any number.
+pub(crate) const UNIT: usize = 256;
+/// Bytes that stand for all that was moved. As words, which are wiped faster.
+pub(crate) type Folded = Zeroizing<[u64; 8]>;
 
 /// From so many bytes on the processor's string instructions are faster than loads and stores one by one.
 #[cfg(target_arch = "x86_64")]
 const STRING: usize = 512;
-/// Bytes that the processor's caches fetch at a time.
-#[cfg(target_arch = "x86_64")]
-const CACHE_LINE: usize = 64;
 
 /// A mapping, accessed by volatile loads and stores of checked, aligned places.
 #[derive(Debug)]
@@ -138,9 +144,19 @@ impl SharedMemory {
         }
     }
 
-    /// Has the processor fetch `length` bytes, all of which are soon loaded and then stored to. Only a matter of speed.
-    pub(crate) fn fetch_to_take(&self, offset: usize, length: usize) {
-        fetch_to_write(self.address(offset, length, 1), length);
+    /// Moves units out and leaves zeroes behind, each byte loaded once. Gives bytes whose CRC-32C (BLK-5) is that of them all; `None`,
+    /// with nothing done, where the processor cannot do that in one pass or there are none.
+    #[cfg(target_arch = "x86_64")]
+    pub(crate) fn take_folded(&self, offset: usize, into: &mut [[u8; UNIT]]) -> Option<Folded> {
+        let from = self.address(offset, into.as_flattened().len(), 1);
+        // SAFETY: `address` checked that so many bytes lie in the live mapping, which is writable and has no Rust reference into it.
+        unsafe { fold::take(from, into) }
+    }
+
+    /// No processor of this architecture does it in one pass.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn take_folded(&self, _: usize, _: &mut [[u8; UNIT]]) -> Option<Folded> {
+        None
     }
 
     /// Copies `from` in.
@@ -193,28 +209,4 @@ impl SharedMemory {
             unsafe { place.write_volatile(0) };
         }
     }
-}
-
-/// Has the processor fetch what will be overwritten.
-pub(crate) fn fetch_to_fill(octets: &mut [u8]) {
-    fetch_to_write(octets.as_mut_ptr(), octets.len());
-}
-
-/// Has the processor fetch `length` bytes from `first` on for itself alone: a load would share a line with whoever wrote it, and
-/// the store that follows would have to ask for it again.
-fn fetch_to_write(first: *mut u8, length: usize) {
-    #[cfg(target_arch = "x86_64")]
-    for line in (0..length).step_by(CACHE_LINE) {
-        // SAFETY: the instruction changes nothing and never faults, whatever the address is; a processor that does not have it
-        // does nothing instead.
-        unsafe {
-            std::arch::asm!(
-                "prefetchw [{}]",
-                in(reg) first.wrapping_add(line),
-                options(nostack, preserves_flags, readonly)
-            );
-        }
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (first, length);
 }

@@ -13,8 +13,11 @@ use crate::vault::{Locking, Room, Vault, VaultError, wipe};
 const SEND_LEAST: usize = 44 * 1024;
 /// Octets of a receive buffer: a whole head and some more, so that there is always room to read into.
 const RECEIVE: usize = LONGEST_HEAD + 4 * 1024;
-/// Buffers of one size that are kept though nobody needs them, and streams that may keep theirs while they wait for an answer.
-const MOST_SPARE: usize = 16;
+/// Streams that may keep their buffers while they wait for an answer.
+const MOST_WAITING: usize = 16;
+/// Buffers of one size that are kept though nobody needs them: those of all who waited, and some that went from one stream to the
+/// next meanwhile. New ones cost half a millisecond.
+const MOST_SPARE: usize = MOST_WAITING + 8;
 /// Octets of memory for the heads of answers that is had at a time.
 const HEADS: u64 = 256 * 1024;
 
@@ -88,7 +91,7 @@ impl Pool {
 
     /// Whether so many streams have buffers that none should keep empty ones.
     pub(super) fn is_in_demand(&self) -> bool {
-        self.taken.load(Ordering::Relaxed) > MOST_SPARE
+        self.taken.load(Ordering::Relaxed) > MOST_WAITING
     }
 
     /// Takes them back, and wipes them.
@@ -289,6 +292,21 @@ mod tests {
         let sizes =
             [70_000, 90_000, 131_072].map(|longest| pool.take(longest).unwrap().send.room.as_slice().len());
         assert_eq!(sizes, [131_072; 3]);
+    }
+
+    #[test]
+    fn where_some_streams_wait_and_others_take_turns_no_buffers_are_made_again_and_again() {
+        let pool = pool();
+        let mut waiting = Vec::new();
+        while !pool.is_in_demand() {
+            waiting.push(pool.take(300).unwrap());
+        }
+        for _ in 0..3 {
+            pool.give_back(pool.take(300).unwrap());
+        }
+        let all = waiting.len() + 1;
+        waiting.into_iter().for_each(|buffers| pool.give_back(buffers));
+        assert_eq!(pool.spare.lock().unwrap()[&SEND_LEAST].len(), all);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub use self::streams::PushFault;
 use self::streams::Streams;
 use self::supervision::Supervision;
 use self::watch::Watch;
-use self::writer::Writer;
+use self::writer::{Next, Writer};
 use self::zeroize::Zeroizing;
 use crate::agreement::{Action, BlockName, Core, Event, Level, Message, Output};
 use crate::audit::{What, Who};
@@ -112,7 +112,11 @@ impl Engine {
             tokio::select! {
                 () = &mut stop => return Ok(()),
                 () = awake.notified() => {}
-                written = self.writer.done() => self.on_written(written?),
+                next = self.writer.next() => {
+                    if let Next::Durable(number) = next? {
+                        self.on_written(number);
+                    }
+                }
                 Some(pending) = self.inputs.operator.recv() => self.on_operator(pending),
                 Some(()) = self.inputs.wiped.recv() => self.on_wiped(),
                 Some(()) = self.inputs.reloads.recv() => {
@@ -157,8 +161,9 @@ impl Engine {
 
     /// Lets the next write begin, and does what no write is waited for any more.
     fn settle(&mut self) -> Result<(), Failure> {
-        let nothing = self.out.is_empty() && self.auditing.is_empty();
-        if !self.writer.is_busy() && !nothing {
+        let nothing_to_write = self.out.writes.is_empty() && self.auditing.is_empty();
+        let nothing = nothing_to_write && self.out.actions.is_empty();
+        if !nothing && !self.writer.is_busy() && (nothing_to_write || !self.writer.rests()) {
             let Output { writes, actions } = std::mem::take(&mut self.out);
             self.auditing.before(&actions);
             let events = self.auditing.take();

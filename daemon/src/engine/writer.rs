@@ -5,7 +5,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::agreement::Record;
 use crate::audit::{AuditFile, Event};
@@ -17,8 +17,23 @@ const SLOW: Duration = Duration::from_secs(3);
 /// ... and one that takes so long is given up.
 const LONGEST: Duration = Duration::from_secs(30);
 
+/// A write of so many records shows that many key streams are served: what has come meanwhile is as many again, ...
+const MANY_RECORDS: usize = 16;
+/// ... and the next write begins no sooner than so long after it did. A page of the ledger is then written once for what lies on it
+/// and not once for each; key comes that much later.
+const APART: Duration = Duration::from_millis(16);
+
 /// What one write makes durable.
 type Order = (Vec<Record>, Vec<Event>);
+
+/// What [`Writer::next`] has waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Next {
+    /// The write under way is durable, as this number.
+    Durable(u64),
+    /// The next write need not wait any longer.
+    Rested,
+}
 
 /// The way to the ledger and to the audit record. One write is under way at a time.
 pub(super) struct Writer {
@@ -27,6 +42,8 @@ pub(super) struct Writer {
     thread: Option<JoinHandle<()>>,
     /// Since when a write is under way, and whether it was said that it takes long.
     writing: Option<(Instant, bool)>,
+    /// When the next write may begin.
+    rests_until: Option<Instant>,
 }
 
 impl Writer {
@@ -51,21 +68,28 @@ impl Writer {
                 timing::took(begun, done, format_args!("write {number}"));
             }
         })?;
-        Ok(Self { orders: Some(orders), done, thread: Some(thread), writing: None })
+        Ok(Self { orders: Some(orders), done, thread: Some(thread), writing: None, rests_until: None })
     }
 
     /// Begins to make `writes` and `events` durable. None must be under way.
     pub(super) fn begin(&mut self, writes: Vec<Record>, events: Vec<Event>) {
-        self.writing = Some((Instant::now(), false));
+        let now = Instant::now();
+        self.writing = Some((now, false));
+        self.rests_until = (writes.len() >= MANY_RECORDS).then(|| now + APART);
         if let Some(orders) = &self.orders {
             // A thread that has ended says so by the end of its answers.
             let _ = orders.send((writes, events));
         }
     }
 
-    /// Whether a write is under way.
+    /// Whether a write is under way: nothing that comes after it may overtake it.
     pub(super) fn is_busy(&self) -> bool {
         self.writing.is_some()
+    }
+
+    /// Whether the next write should wait for more to come.
+    pub(super) fn rests(&self) -> bool {
+        self.rests_until.is_some_and(|until| until > Instant::now())
     }
 
     /// How long a write is under way; `None`: none is.
@@ -73,18 +97,22 @@ impl Writer {
         self.writing.map(|(since, _)| now.saturating_duration_since(since))
     }
 
-    /// The number of the write that was under way, once it is durable. Waits for ever when none is. May be dropped
-    /// unfinished.
+    /// What comes next: that the write under way is durable, or that the next one need not wait any longer. Waits for ever when there
+    /// is neither. May be dropped unfinished.
     ///
     /// # Errors
     /// See [`LedgerError`].
-    pub(super) async fn done(&mut self) -> Result<u64, LedgerError> {
-        if self.writing.is_none() {
-            return std::future::pending().await;
+    pub(super) async fn next(&mut self) -> Result<Next, LedgerError> {
+        if self.writing.is_some() {
+            let answer = self.done.recv().await;
+            self.writing = None;
+            let number = answer.unwrap_or_else(|| Err(LedgerError::Thread { what: "no answer came".into() }));
+            return number.map(Next::Durable);
         }
-        let answer = self.done.recv().await;
-        self.writing = None;
-        answer.unwrap_or_else(|| Err(LedgerError::Thread { what: "no answer came".into() }))
+        let Some(until) = self.rests_until else { return std::future::pending().await };
+        sleep_until(until).await;
+        self.rests_until = None;
+        Ok(Next::Rested)
     }
 
     /// When [`Writer::look`] wants to be called, if at all.
@@ -158,7 +186,7 @@ fn write(
 mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    use super::{LONGEST, SLOW, Writer};
+    use super::{LONGEST, MANY_RECORDS, Next, SLOW, Writer};
     use crate::agreement::{Durable, Record};
     use crate::ledger::{Ledger, LedgerError};
     use tokio::time::{Duration, Instant};
@@ -191,19 +219,35 @@ mod tests {
         let (mut writer, go) = slow();
         writer.begin(Vec::new(), Vec::new());
         assert!(writer.is_busy());
-        let waited = tokio::time::timeout(Duration::from_millis(20), writer.done()).await;
+        let waited = tokio::time::timeout(Duration::from_millis(20), writer.next()).await;
         assert!(waited.is_err(), "nothing was durable yet");
         go.send(()).unwrap();
-        assert_eq!(writer.done().await.unwrap(), 1);
+        assert_eq!(writer.next().await.unwrap(), Next::Durable(1));
         assert!(!writer.is_busy());
         drop(go);
         writer.begin(Vec::new(), Vec::new());
-        assert!(matches!(writer.done().await, Err(LedgerError::NumbersUsedUp)));
+        assert!(matches!(writer.next().await, Err(LedgerError::NumbersUsedUp)));
         writer.begin(Vec::new(), Vec::new());
         assert!(
-            matches!(writer.done().await, Err(LedgerError::Thread { .. })),
+            matches!(writer.next().await, Err(LedgerError::Thread { .. })),
             "it never goes on after an error"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_write_of_many_records_the_next_one_waits_for_company_but_not_for_ever() {
+        let (mut writer, go) = slow();
+        for (records, rests) in [(MANY_RECORDS - 1, false), (MANY_RECORDS, true), (1, false)] {
+            writer.begin(vec![Record::WriteNumber(0); records], Vec::new());
+            go.send(()).unwrap();
+            assert!(matches!(writer.next().await, Ok(Next::Durable(_))), "a rest keeps back no answer");
+            assert_eq!(writer.rests(), rests, "{records}");
+            if rests {
+                let next = tokio::time::timeout(SLOW, writer.next()).await.expect("it ends");
+                assert_eq!(next.unwrap(), Next::Rested);
+            }
+            assert!(!writer.rests() && !writer.is_busy());
+        }
     }
 
     #[tokio::test]

@@ -72,6 +72,14 @@ mod tests {
         assert!(all == expected, "the key and nothing else was wiped");
     }
 
+    #[cfg(all(target_arch = "x86_64", not(feature = "no-wipe-for-tests")))]
+    #[test]
+    fn a_processor_that_can_do_it_in_one_pass_is_not_left_to_do_it_in_three() {
+        let can = std::is_x86_feature_detected!("avx512f") && std::is_x86_feature_detected!("vpclmulqdq");
+        let memory = DmaMemory::new(Arc::new(SharedMemory::anonymous(4096).unwrap()), 1 << 32);
+        assert_eq!(memory.take_key_folded(0, &mut [[0; 256]]).is_some(), can);
+    }
+
     proptest! {
         #[test]
         fn what_is_taken_is_what_lay_there_and_its_sum_and_nothing_else_is_wiped(

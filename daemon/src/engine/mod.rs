@@ -161,9 +161,11 @@ impl Engine {
 
     /// Lets the next write begin, and does what no write is waited for any more.
     fn settle(&mut self) -> Result<(), Failure> {
-        let nothing_to_write = self.out.writes.is_empty() && self.auditing.is_empty();
-        let nothing = nothing_to_write && self.out.actions.is_empty();
-        if !nothing && !self.writer.is_busy() && (nothing_to_write || !self.writer.rests()) {
+        let nothing = self.out.is_empty() && self.auditing.is_empty();
+        // What needs no write has no company to wait for.
+        let has_to_write = !self.out.writes.is_empty() || !self.auditing.is_empty();
+        let waits = self.writer.is_busy() || (has_to_write && self.writer.rests());
+        if !nothing && !waits {
             let Output { writes, actions } = std::mem::take(&mut self.out);
             self.auditing.before(&actions);
             let events = self.auditing.take();

@@ -261,7 +261,7 @@ fn a_redirect_leads_nowhere() {
         evil.await_connections(1);
         let _ = call(pair.a.api, "POST", "get-key", &json!({"key_stream_id": own}));
     }
-    let _ = pair.a.process.line("308", DEADLINE);
+    let _ = pair.a.process.line("HTTP status 308", DEADLINE);
     assert!(trap.accept().is_err(), "the daemon followed");
     ends_well(pair.a);
 }

@@ -124,7 +124,7 @@ fn a_kms_that_answers_404_to_everything_fails_with_the_reason() {
     let (said, code) = end_of(script);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("FAIL: the KMS refuses key; it has accepted 0 of 1000"), "{said}");
-    assert!(said.contains("404"), "the reason is not told: {said}");
+    assert!(said.contains("HTTP status 404"), "the reason is not told: {said}");
     assert_eq!(left_in(&place), 0, "something is left behind");
 }
 

@@ -321,7 +321,7 @@ fn a_redirect_leads_key_nowhere() {
     let (_, got) = endpoint(secured.endpoints[0], &secured.issued("kms-a"), answer);
     let _ = endpoint(secured.endpoints[1], &secured.issued("kms-b"), answer);
     let _ = secured.open_stream();
-    let said = secured.module(0).process.line("307", DEADLINE);
+    let said = secured.module(0).process.line("HTTP status 307", DEADLINE);
     assert!(said.contains("key stream"), "{said}");
     assert!(got.load(Ordering::SeqCst) > 0, "the KMS itself must have got key, or nothing is tested");
     assert_eq!(followed.load(Ordering::SeqCst), 0, "the redirect was followed");

@@ -66,7 +66,10 @@ fn certificates_that_cannot_be_used_are_told_by_check_config() {
     for mode in ["644", "660", "604"] {
         chmod(mode);
         let (code, said) = check();
-        assert!(code == Some(2) && said.contains(&format!("has mode {mode}:")) && said.contains("chmod"), "{code:?} {said}");
+        assert!(
+            code == Some(2) && said.contains(&format!("has mode {mode}:")) && said.contains("chmod"),
+            "{code:?} {said}"
+        );
     }
     chmod("640");
     assert_eq!(check().0, Some(0), "its group may read it");

@@ -189,9 +189,9 @@ fn a_fault_for_later_is_answered_later_and_holds_up_none_for_now() {
     let folder = tempfile::tempdir().unwrap();
     let mut pair = Pair::start(folder.path(), &["--faults-from", "-"]);
     assert_eq!(pair.line(), "ready");
-    pair.tell(b"at=1h kind=tamper\nat=50ms end=a kind=internal\nend=b kind=internal\n");
+    pair.tell(b"at=1h kind=tamper\nat=1s end=a kind=internal\nend=b kind=internal\n");
     assert_eq!(pair.line(), "fault done end=b kind=internal");
-    assert_eq!(pair.line(), "fault done at=50ms end=a kind=internal");
+    assert_eq!(pair.line(), "fault done at=1s end=a kind=internal");
     assert!(pair.end(Signal::SIGTERM).success());
 }
 

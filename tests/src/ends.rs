@@ -1,6 +1,6 @@
 //! Both ends of a link with their KMSs, whose daemons end and start again where they were.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::DEADLINE;
 use crate::module::{Cards, Module, ModuleConfig};
+use crate::ports::free_ports;
 use crate::process::Process;
 use crate::programs::program;
 
@@ -43,19 +44,14 @@ impl Ends {
     /// As [`Ends::start`], with further TOML for both daemons: lines of `[vault]`, then whole sections.
     #[must_use]
     pub fn start_with(cards: &[&str], more: &str) -> Self {
-        // Another program may take one before its owner does, which then says so.
-        let listeners: Vec<TcpListener> =
-            (0..5).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let ports: Vec<SocketAddr> =
-            listeners.iter().map(|listener| listener.local_addr().expect("its address")).collect();
-        drop(listeners);
+        let [api_a, api_b, peer, endpoint_a, endpoint_b] = free_ports();
         let mut ends = Self {
             cards: Cards::start(cards),
             modules: [None, None],
             kms: [None, None],
-            api: [ports[0], ports[1]],
-            peer: ports[2],
-            endpoints: [ports[3], ports[4]],
+            api: [api_a, api_b],
+            peer,
+            endpoints: [endpoint_a, endpoint_b],
             more: more.to_owned(),
             rounds: 0,
         };

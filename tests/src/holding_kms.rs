@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,7 @@ pub struct HoldingKms {
 struct Shared {
     /// Key by index.
     chunks: Mutex<BTreeMap<u32, Vec<u8>>>,
-    held_back: AtomicBool,
+    held_back: Mutex<bool>,
     answered: AtomicU64,
     received: AtomicU64,
     connections: AtomicU64,
@@ -55,7 +55,7 @@ impl HoldingKms {
 
     /// From now on answers are held back, or given.
     pub fn hold_back(&self, held_back: bool) {
-        self.shared.held_back.store(held_back, Ordering::SeqCst);
+        *self.shared.held_back.lock().unwrap_or_else(PoisonError::into_inner) = held_back;
     }
 
     /// Chunks received and those of them answered.
@@ -113,7 +113,9 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             owed += 1;
         }
         buffer.drain(..done);
-        if owed > 0 && !shared.held_back.load(Ordering::SeqCst) {
+        // Until the answers are counted nobody begins to hold back.
+        let held_back = shared.held_back.lock().unwrap_or_else(PoisonError::into_inner);
+        if owed > 0 && !*held_back {
             let answers = ACCEPTED.repeat(usize::try_from(owed).expect("few"));
             if stream.write_all(&answers).is_err() {
                 return;

@@ -13,6 +13,7 @@ pub mod memory_scan;
 pub mod model;
 pub mod module;
 pub mod operator;
+pub mod ports;
 pub mod process;
 pub mod programs;
 pub mod push_bench;

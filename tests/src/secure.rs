@@ -16,6 +16,7 @@ use serde_json::json;
 
 use crate::DEADLINE;
 use crate::module::{Cards, Module, ModuleConfig};
+use crate::ports::free_ports;
 use crate::process::Process;
 use crate::programs::program;
 
@@ -214,10 +215,8 @@ impl Secured {
         let authority = Lab { hosts: [vec![], vec![]], kms: KMS.map(str::to_owned), days: 100 }
             .write(&lab)
             .expect("certificates");
-        let listeners: Vec<std::net::TcpListener> =
-            (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
-        let port = |number: usize| listeners[number].local_addr().expect("its address");
-        let (endpoints, peer) = ([port(0), port(1)], port(2));
+        let [endpoint_a, endpoint_b, peer] = free_ports();
+        let endpoints = [endpoint_a, endpoint_b];
         Self { modules: [None, None], lab, authority, cards, endpoints, peer }
     }
 

@@ -65,24 +65,38 @@ fn where_the_record_cannot_be_written_the_daemon_ends_before_it_answers() {
     ends.terminate(0);
     // With the signal ignored, a file that may not be written further is an error like a full disk.
     ends.start_module_by(0, &["env", "--ignore-signal=XFSZ"]);
-    let pid = ends.module(0).process.pid().to_string();
-    let limited = Command::new("prlimit").args(["--pid", &pid, "--fsize=16"]).status().unwrap();
-    assert!(limited.success());
-    // A call that is refused touches no ledger, only the record.
+    // What the start and the other module have it record is recorded.
+    let _ = ends.module(0).process.line("greets as follower", DEADLINE);
     let (head, body) = (
         "Connection: close\r\nContent-Type: application/json",
         "{\"key_stream_id\":\"00000000-0000-4000-8000-000000000000\"}",
     );
-    let mut stream = std::net::TcpStream::connect(ends.module(0).api).unwrap();
     let request = format!(
         "POST /api/v1/kms/etsi004/get-key HTTP/1.1\r\nHost: a\r\n{head}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+    let api = ends.module(0).api;
+    let ask = || {
+        let mut stream = std::net::TcpStream::connect(api).unwrap();
+        std::io::Write::write_all(&mut stream, request.as_bytes()).unwrap();
+        stream
+    };
+    let answer_of = |mut stream: std::net::TcpStream| {
+        let mut answer = String::new();
+        let _ = std::io::Read::read_to_string(&mut stream, &mut answer);
+        answer
+    };
+    let refused = answer_of(ask());
+    assert!(refused.contains("is not open"), "{refused}");
+    let pid = ends.module(0).process.pid().to_string();
+    let limited = Command::new("prlimit").args(["--pid", &pid, "--fsize=16"]).status().unwrap();
+    assert!(limited.success());
+    // A call that is refused touches no ledger, only the record.
+    let stream = ask();
     let mut module = ends.modules[0].take().unwrap();
     assert_eq!(module.process.wait(DEADLINE).code(), Some(8), "{}", module.process.output());
-    assert!(module.process.output().contains("audit record"), "{}", module.process.output());
-    let mut answer = String::new();
-    let _ = std::io::Read::read_to_string(&mut stream, &mut answer);
+    let said = module.process.output();
+    assert!(said.contains("the audit record") && said.contains("cannot be written"), "{said}");
+    let answer = answer_of(stream);
     assert!(!answer.contains("is not open"), "it was answered without being recorded: {answer}");
 }

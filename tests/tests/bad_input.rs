@@ -96,7 +96,7 @@ fn open_with(change: impl FnOnce(&mut Value)) -> Vec<u8> {
 #[test]
 fn every_bad_input_gets_a_typed_answer_and_the_daemon_works_on() {
     let nobody = "http://127.0.0.1:9".to_owned();
-    let pair = Pair::start(&["--rate", "1M"], nobody.clone(), nobody, "");
+    let pair = Pair::start(&["--rate", "1M", "--weather", "calm"], nobody.clone(), nobody, "");
     for module in [&pair.a, &pair.b] {
         let client = Client { base: format!("http://{}", module.api) };
         bodies(&client);

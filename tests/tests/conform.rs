@@ -5,8 +5,9 @@ use std::process::Command;
 use qkd_sim::lab::Lab;
 use qkd_tests::DEADLINE;
 use qkd_tests::conform::defects::{of_answers, of_pushes};
-use qkd_tests::conform::{Defect, Found, Proxy, Spoil, conform, free_ports, small_kms};
+use qkd_tests::conform::{Defect, Found, Proxy, Spoil, conform, small_kms};
 use qkd_tests::module::{Cards, Module, ModuleConfig, Pair};
+use qkd_tests::ports::{free_ports, with_ports};
 use qkd_tests::process::Process;
 use qkd_tests::programs::{program, workspace};
 use qkd_tests::secure::{Choice, Secured};
@@ -250,7 +251,8 @@ fn a_side_that_is_only_just_started_is_not_called_broken_where_waiting_is_wanted
     for part in [&["kms"][..], &["module"], &[]] {
         let [late] = free_ports();
         let mut probe = Command::new(program("qkdctl"));
-        probe.arg("conform").args(part).args([&url(late), "--wait", "60", "--deadline", "1"]);
+        let deadline = if part == ["module"] { "1" } else { "10" };
+        probe.arg("conform").args(part).args([&url(late), "--wait", "60", "--deadline", deadline]);
         let mut probe = Process::start("the probe", &mut probe);
         let line = probe.line("waiting until ", DEADLINE);
         assert!(line.contains(&late.to_string()) && line.contains("refused"), "{line}");
@@ -290,7 +292,7 @@ fn what_the_page_tells_to_type_tests_the_reference_kms() {
     let block =
         page.split("<!-- conform -->\n```sh\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let [module, kms] = free_ports();
-    let script = block.replace("8009", &module.port().to_string()).replace("9009", &kms.port().to_string());
+    let script = with_ports(block, "", &["8009", "9009"], &[module, kms]);
     let folder = tempfile::tempdir().unwrap();
     let programs = program("qkdctl").parent().unwrap().to_str().unwrap().to_owned();
     let path = format!("{programs}:{}", std::env::var("PATH").unwrap());

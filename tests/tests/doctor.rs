@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use nix::unistd::Uid;
 use qkd_sim::lab::Lab;
-use qkd_tests::conform::free_ports;
+use qkd_tests::ports::free_ports;
 use qkd_tests::programs::{program, workspace};
 use serde_json::Value;
 use tempfile::TempDir;

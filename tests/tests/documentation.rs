@@ -204,7 +204,7 @@ fn link_in_trouble(pages: &Pages) {
     let cards = edited(pages.take("faults"), &soon);
     let lab = Lab::start(&cards, "");
     // Not before it has been something else.
-    let _ = lab.modules[0].process().nth_line("QKD link: Distilling", 1, DEADLINE);
+    let _ = lab.modules[0].process().nth_line("QKD link: Distilling,", 1, DEADLINE);
 }
 
 fn mode(path: &std::path::Path) -> u32 {

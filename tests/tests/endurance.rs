@@ -50,7 +50,7 @@ fn alter_a_chunk(history: &Path) {
 fn fifty_kills_under_load_break_no_promise_and_stop_no_stream() {
     let folder = tempfile::tempdir().unwrap();
     let kept = folder.path().join("kept");
-    let output = endure(&["--kills", "50", "--seed", "4", "--json", "--keep", kept.to_str().unwrap()]);
+    let output = endure(&["--kills", "50", "--seed", "5", "--json", "--keep", kept.to_str().unwrap()]);
     assert!(output.status.success(), "{}", text(&output));
     let last =
         String::from_utf8_lossy(&output.stdout).lines().last().map(str::to_owned).expect("a last line");
@@ -98,7 +98,7 @@ fn a_daemon_that_forgets_its_ledger_is_caught_because_its_streams_do_not_resume(
 
 #[test]
 fn lost_and_restored_ledgers_end_streams_with_notice_and_reuse_nothing() {
-    let output = endure(&["--kills", "12", "--seed", "3", "--ledger-faults"]);
+    let output = endure(&["--kills", "12", "--seed", "5", "--ledger-faults"]);
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("ledger lost"), "{}", text(&output));
     assert!(text(&output).contains("ledger restored from a backup"), "{}", text(&output));

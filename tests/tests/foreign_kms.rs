@@ -15,7 +15,7 @@ fn two_foreign_kms_get_the_same_keys_whatever_form_they_speak() {
     let ports: Vec<u16> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
     let [port_a, port_b] = ports[..] else { panic!("two ports expected in {line:?}") };
     let url = |port| format!("http://127.0.0.1:{port}");
-    let pair = Pair::start(&["--rate", "5M"], url(port_a), url(port_b), "");
+    let pair = Pair::start(&["--rate", "5M", "--weather", "calm"], url(port_a), url(port_b), "");
     kms.tell(&format!(
         r#"{{"module_a": "http://{}", "module_b": "http://{}", "kms_a": "kms://a", "kms_b": "kms://b"}}"#,
         pair.a.api, pair.b.api

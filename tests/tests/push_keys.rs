@@ -153,7 +153,7 @@ fn what_cannot_be_tested_is_no_success() {
     let code = |options: &str| place.code_of(options, &own_ports(&format!("qkd/push-keys {options}")));
     let (said, nobody) = code("--programs qkd --patience 1 http://127.0.0.1:9001");
     assert!(nobody == 1 && said.contains("FAIL: nobody has opened a key stream"), "{nobody} {said}");
-    let (said, nobody) = code("--programs qkd --patience 1 --join http://127.0.0.1:9001");
+    let (said, nobody) = code("--programs qkd --patience 5 --join http://127.0.0.1:9001");
     assert!(nobody == 1 && said.contains("FAIL: the KMS has accepted 0 of"), "{nobody} {said}");
     for (options, reason) in [
         ("--programs qkd", "URL"),

@@ -147,6 +147,7 @@ fn without_the_right_certificate_nobody_gets_a_byte_of_the_api() {
         let reply = peer.call(api, method, path, &json!({"key_stream_id": uuid::Uuid::new_v4()}));
         assert_eq!((reply.http, &reply.body["status"]), (403, &json!(status)), "{reply:?}");
     }
+    let _ = secured.module(0).process.line("stands for no KMS", DEADLINE);
     let output = secured.module(0).process.output();
     assert_eq!(
         output.matches("stands for no KMS").count(),

@@ -1,10 +1,10 @@
 //! The README's walk through, typed as it stands there (but for ports and folder, so that it disturbs nobody).
 
-use std::net::TcpListener;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, killpg};
 use qkd_tests::DEADLINE;
+use qkd_tests::ports::{free_ports, with_ports};
 use qkd_tests::process::Process;
 use qkd_tests::programs::{program, workspace};
 use std::os::unix::process::CommandExt;
@@ -24,15 +24,10 @@ fn walk() -> String {
 #[test]
 fn what_the_readme_tells_to_type_gives_the_same_keys_at_both_ends() {
     let folder = tempfile::tempdir().unwrap();
-    let listeners: Vec<TcpListener> = (0..5).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let ports: Vec<String> =
-        listeners.iter().map(|listener| listener.local_addr().unwrap().port().to_string()).collect();
+    let ports = free_ports::<5>();
     let adapt = |text: &str| {
-        let mut text = text.replace("/tmp/qkd-lab", folder.path().to_str().unwrap());
-        for (port, free) in ["8001", "8002", "7001", "9001", "9002"].iter().zip(&ports) {
-            text = text.replace(port, free);
-        }
-        text
+        with_ports(text, "", &["8001", "8002", "7001", "9001", "9002"], &ports)
+            .replace("/tmp/qkd-lab", folder.path().to_str().unwrap())
     };
     for name in ["module-a.toml", "module-b.toml"] {
         let text = std::fs::read_to_string(workspace().join("lab").join(name)).unwrap();
@@ -43,7 +38,6 @@ fn what_the_readme_tells_to_type_gives_the_same_keys_at_both_ends() {
         .replace("cargo build --release --quiet\n", "")
         .replace("lab/module-", &format!("{}/module-", folder.path().to_str().unwrap()))
         .replace("target/release", &binaries);
-    drop(listeners);
     let mut command = Command::new("bash");
     command.args(["-e", "-c", &script]).current_dir(workspace()).process_group(0);
     let mut shell = Process::start("the walk through", &mut command);

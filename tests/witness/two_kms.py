@@ -92,6 +92,7 @@ class Kms:
                 if key:
                     raise ValueError("a notice carries key")
                 self.notices.append((stream, message["status"], index))
+                self.lock.notify_all()
                 return
             known = self.chunks.setdefault(stream, {})
             if index in known:
@@ -212,7 +213,11 @@ def run(task, a, b):
         assert answer["qos"]["key_chunk_size"] == size, answer
         early = opener.get_key(stream, form, 400)
         assert early["status"] == 3, early
-        http_status, joined = joiner.open(source, destination, stream, key_chunk_size=size + 1)
+        while True:
+            http_status, joined = joiner.open(source, destination, stream, key_chunk_size=size + 1)
+            if http_status == 201 or time.monotonic() > end:
+                break
+            time.sleep(0.1)  # this end has not seen the QKD connection yet
         assert http_status == 201 and joined["status"] == 0, joined
         assert joined["qos"] == answer["qos"], "the registered qos holds for the second caller"
         opener.get_key(stream, form, 205)

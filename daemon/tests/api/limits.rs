@@ -1,6 +1,6 @@
 //! Clients that are slow, silent, greedy or too many; a key agreement that is busy, late or gone.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qkd_daemon::calls::Call;
 use qkd_daemon::config::Profile;
@@ -178,6 +178,11 @@ fn a_key_agreement_that_is_busy_is_told_with_503() {
         client.send(request("GET", GET_KEY, &stream_body()));
         waiting.push(client);
         assert!(waiting.len() < 100, "the queue has no end");
+        let until = Instant::now() + Duration::from_secs(30);
+        while module.calls().is_empty() {
+            assert!(Instant::now() < until, "the key agreement takes nothing");
+            std::thread::yield_now();
+        }
         let mut probe = module.connect();
         probe.send("GET / HTTP/1.1\r\nHost: m\r\n\r\n");
         assert_eq!(probe.answer().http, 404, "a busy key agreement stalls the API");
@@ -199,7 +204,7 @@ fn a_key_agreement_that_stops_is_told_with_503() {
 #[test]
 fn a_key_agreement_that_is_late_is_told_with_status_6() {
     let mut settings = settings();
-    settings.call_deadline = Duration::from_millis(50);
+    settings.call_deadline = Duration::from_secs(1);
     let module = Module::start(settings, |call| match call {
         Call::Open(_) => Reaction::Keep,
         other => yes(other),

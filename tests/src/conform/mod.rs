@@ -240,17 +240,6 @@ pub fn conform(arguments: &[&str]) -> Found {
     Found { code, checks, report }
 }
 
-/// Free ports, which another program may take before their owner does, which then says so.
-///
-/// # Panics
-/// Without free ports.
-#[must_use]
-pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
-    let listeners: [TcpListener; N] =
-        std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("its address"))
-}
-
 /// Follows a redirect, as a careless HTTP client does.
 pub fn follow(request: &Message, answer: &mut Message) {
     if answer.status() == 307

@@ -1,6 +1,6 @@
 //! Where the documentation's commands find what they speak of: a folder, free ports, cards and modules.
 
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Command;
@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, killpg};
 use tempfile::TempDir;
 
 use crate::DEADLINE;
+use crate::ports::{free_ports, with_ports};
 use crate::process::Process;
 use crate::programs::{program, workspace};
 
@@ -47,7 +48,7 @@ impl Drop for Running {
 /// A folder and ports of its own for commands that are typed as they stand.
 pub struct Place {
     folder: TempDir,
-    ports: Vec<String>,
+    ports: [SocketAddr; PORTS.len()],
 }
 
 impl Default for Place {
@@ -63,12 +64,7 @@ impl Place {
     /// When there is no room, or no port is free.
     #[must_use]
     pub fn new() -> Self {
-        let listeners = PORTS.map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let port = |listener: &TcpListener| listener.local_addr().expect("its address").port().to_string();
-        Self {
-            folder: TempDir::new().expect("a temporary folder"),
-            ports: listeners.iter().map(port).collect(),
-        }
+        Self { folder: TempDir::new().expect("a temporary folder"), ports: free_ports() }
     }
 
     /// The folder, which stands for the pages' `/tmp/qkd-lab` and is where commands are typed.
@@ -83,14 +79,7 @@ impl Place {
     /// When the folder's name is no text.
     #[must_use]
     pub fn adapt(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        // In two steps: a free port may be one that a page uses.
-        for (number, port) in PORTS.iter().enumerate() {
-            text = text.replace(&format!(":{port}"), &format!(":\0{number}\0"));
-        }
-        for (number, port) in self.ports.iter().enumerate() {
-            text = text.replace(&format!(":\0{number}\0"), &format!(":{port}"));
-        }
+        let text = with_ports(text, ":", &PORTS, &self.ports);
         let programs = program("qkdd").parent().expect("a folder of programs").to_owned();
         text.replace("/tmp/qkd-lab", self.folder().to_str().expect("text"))
             .replace("target/release", programs.to_str().expect("text"))

@@ -26,7 +26,7 @@ check() {
 ask() {
     local answer
     tell "HOST $*"
-    read -r -t 100 -u "$host" answer || { echo "the host did not answer: $*"; return 1; }
+    read -r -t 150 -u "$host" answer || { echo "the host did not answer: $*"; return 1; }
     answer=${answer%$'\r'}
     case $answer in
     "HOST done"*) return 0 ;;

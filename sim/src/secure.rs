@@ -119,7 +119,7 @@ impl Tls {
         Ok(Some(Self { acceptor: Arc::new(server).into(), connector: Arc::new(client).into() }))
     }
 
-    pub(crate) async fn accept(&self, stream: TcpStream) -> io::Result<Wire> {
+    pub(crate) async fn accept<S: AsyncRead + AsyncWrite + Unpin>(&self, stream: S) -> io::Result<Wire<S>> {
         let done = tokio::time::timeout(HANDSHAKE, self.acceptor.accept(stream)).await;
         let stream = done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
         Ok(Wire::Secure(Box::new(stream.into())))
@@ -134,14 +134,14 @@ impl Tls {
     }
 }
 
-/// A TCP connection, encrypted or not.
+/// A connection, over TCP or a UNIX socket, encrypted or not.
 #[derive(Debug)]
-pub(crate) enum Wire {
-    Plain(TcpStream),
-    Secure(Box<TlsStream<TcpStream>>),
+pub(crate) enum Wire<S = TcpStream> {
+    Plain(S),
+    Secure(Box<TlsStream<S>>),
 }
 
-impl Wire {
+impl<S> Wire<S> {
     /// Key exchange that was agreed on; `None`: without TLS.
     pub(crate) fn key_exchange(&self) -> Option<NamedGroup> {
         match self {
@@ -162,7 +162,7 @@ macro_rules! either {
     };
 }
 
-impl AsyncRead for Wire {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -172,7 +172,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, octets: &[u8]) -> Poll<Result<usize, Error>> {
         either!(self, stream => Pin::new(stream).poll_write(cx, octets))
     }

@@ -15,6 +15,8 @@ use crate::programs::program;
 
 /// Between two looks at what the KMSs have got.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A steady link with test key that tells where it comes from.
+const POSITIONAL: [&str; 6] = ["--weather", "calm", "--rate", "4M", "--key", "positional"];
 const NAMES: [&str; 2] = ["A", "B"];
 const KMS: [&str; 2] = ["kms://a", "kms://b"];
 
@@ -27,7 +29,10 @@ pub struct Ends {
     kms: [Option<Process>; 2],
     api: [SocketAddr; 2],
     peer: SocketAddr,
-    endpoints: [SocketAddr; 2],
+    /// What the daemons are told of the KMSs, who listen there unless they have sockets.
+    pub endpoints: [SocketAddr; 2],
+    /// UNIX sockets on which the KMSs listen instead.
+    sockets: Option<[PathBuf; 2]>,
     /// Further TOML for both daemons.
     more: String,
     /// Pairs of KMSs that were started.
@@ -44,27 +49,43 @@ impl Ends {
     /// As [`Ends::start`], with further TOML for both daemons: lines of `[vault]`, then whole sections.
     #[must_use]
     pub fn start_with(cards: &[&str], more: &str) -> Self {
+        Self::prepare(cards, more).in_step()
+    }
+
+    /// As [`Ends::start`], with test key that tells where it comes from, which the daemons then must accept.
+    #[must_use]
+    pub fn start_positional() -> Self {
+        Self::start(&POSITIONAL)
+    }
+
+    /// As [`Ends::start_positional`], with KMSs that listen on UNIX sockets.
+    #[must_use]
+    pub fn start_with_sockets() -> Self {
+        let mut ends = Self::prepare(&POSITIONAL, "");
+        ends.sockets = Some(NAMES.map(|name| ends.folder().join(format!("kms-{name}.sock"))));
+        ends.in_step()
+    }
+
+    fn prepare(cards: &[&str], more: &str) -> Self {
         let [api_a, api_b, peer, endpoint_a, endpoint_b] = free_ports();
-        let mut ends = Self {
+        Self {
             cards: Cards::start(cards),
             modules: [None, None],
             kms: [None, None],
             api: [api_a, api_b],
             peer,
             endpoints: [endpoint_a, endpoint_b],
+            sockets: None,
             more: more.to_owned(),
             rounds: 0,
-        };
-        ends.start_module(0);
-        ends.start_module(1);
-        let _ = ends.module(1).process.line("takes over epoch", DEADLINE);
-        ends
+        }
     }
 
-    /// As [`Ends::start`], with test key that tells where it comes from, which the daemons then must accept.
-    #[must_use]
-    pub fn start_positional() -> Self {
-        Self::start(&["--weather", "calm", "--rate", "4M", "--key", "positional"])
+    fn in_step(mut self) -> Self {
+        self.start_module(0);
+        self.start_module(1);
+        let _ = self.module(1).process.line("takes over epoch", DEADLINE);
+        self
     }
 
     fn folder(&self) -> &Path {
@@ -105,6 +126,8 @@ impl Ends {
         let text = std::fs::read_to_string(&path).expect("the configuration was written");
         let text = text.replacen("127.0.0.1:0", &self.api[end].to_string(), 1);
         let text = text.replacen("[api]", "accept_test_key = true\n[api]", 1);
+        let through = self.sockets.as_ref().map_or_else(String::new, |s| format!("through = {:?}\n", s[end]));
+        let text = text.replacen("[ledger]", &format!("{through}[ledger]"), 1);
         std::fs::write(&path, text).expect("and can be written again");
         let words: Vec<_> = by.iter().map(Into::into).chain([program("qkdd").into_os_string()]).collect();
         let mut command = Command::new(&words[0]);
@@ -132,11 +155,15 @@ impl Ends {
         self.rounds += 1;
         let ids = self.folder().join(format!("ids-{}", self.rounds));
         for (end, name) in NAMES.iter().enumerate() {
+            let place = match &self.sockets {
+                Some(sockets) => sockets[end].display().to_string(),
+                None => self.endpoints[end].to_string(),
+            };
             let mut command = Command::new(program("qkd-sim"));
             command
                 .args(["kms", "--json", "--key", "positional", "--source", KMS[0], "--destination", KMS[1]])
                 .args(["--streams", &streams.to_string(), "--report-every", "50ms"])
-                .args(["--listen", &self.endpoints[end].to_string()])
+                .args(["--listen", &place])
                 .args(["--module", &format!("http://{}", self.api[end])])
                 .arg("--history")
                 .arg(self.history(end));

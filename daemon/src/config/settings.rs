@@ -288,8 +288,9 @@ section! {
         uri: String = URI;
         /// Where the KMS takes key material. Without a path, /api/v1/qkd/etsi004/key-material is meant.
         endpoint: KmsEndpoint = ENDPOINT;
-        /// UNIX socket to connect to instead of the endpoint's host, for a daemon that has no network of its own: who listens
-        /// there connects on to that host. TLS and its names stay those of the endpoint.
+        /// UNIX socket to connect to instead of the endpoint's host: of a KMS on the same machine, or of who connects on to
+        /// that host for a daemon that has no network of its own. TLS and its names stay those of the endpoint. Whoever can
+        /// put a socket there gets the key, unless TLS says who it is.
         through: Option<PathBuf> = Optional(FILE);
         /// Names (subject alternative names) by which this KMS is known when it calls the API over TLS. A name stands for one
         /// KMS; whose certificate has none of them may not call.

@@ -8,6 +8,7 @@ pub mod fuzzing;
 mod handover;
 mod journal;
 mod module;
+mod place;
 mod receiver;
 mod report;
 mod samples;
@@ -15,7 +16,6 @@ mod stream;
 mod trouble;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,6 +37,7 @@ use crate::history::write::Recorder;
 use crate::secure::{BadFile, Tls, TlsArgs};
 use driver::{Driver, Seats};
 use journal::Journal;
+use place::Place;
 use receiver::Receiver;
 use report::{Report, Totals};
 
@@ -55,9 +56,10 @@ Exit codes: 0 every stream received key, was closed, and every check was good, 1
 #[command(group = clap::ArgGroup::new("role").required(true), after_help = EXIT_CODES)]
 #[command(group = clap::ArgGroup::new("reopens").args(["open", "join_from"]))]
 pub struct Args {
-    /// Address to receive key-material on; port 0 takes a free one. Printed as `listening ADDRESS`.
+    /// Where to receive key-material: an address, of which port 0 takes a free one, or the absolute path of a UNIX socket.
+    /// Printed as `listening ADDRESS`.
     #[arg(long, default_value = "127.0.0.1:0", value_name = "ADDRESS")]
-    listen: SocketAddr,
+    listen: Place,
     /// Base URL of the QKD module, such as http://127.0.0.1:8001, or https with --certificate.
     #[arg(long, value_name = "URL")]
     module: String,
@@ -160,8 +162,8 @@ enum KmsError {
     Module(#[from] client::CallError),
     #[error(transparent)]
     Certificates(#[from] BadFile),
-    #[error("cannot listen on {address}: {source}")]
-    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot listen on {place}: {source}")]
+    Listen { place: Place, source: io::Error },
     #[error("cannot learn the key stream IDs: {0}")]
     Ids(io::Error),
     #[error("--troubles-from {path}: {source}")]
@@ -228,8 +230,8 @@ async fn serve(args: Args) -> Result<bool, KmsError> {
         follow_troubles(path, Arc::clone(&receiver))
             .map_err(|source| KmsError::Troubles { path: path.clone(), source })?;
     }
-    let (http, http_handle, bound) = receiver::serve(Arc::clone(&receiver), args.listen, tls)
-        .map_err(|source| KmsError::Listen { address: args.listen, source })?;
+    let (http, http_handle, bound) = receiver::serve(Arc::clone(&receiver), &args.listen, tls)
+        .map_err(|source| KmsError::Listen { place: args.listen.clone(), source })?;
     let http = actix_web::rt::spawn(http);
     report::say(&format!("listening {bound}"));
 

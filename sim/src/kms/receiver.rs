@@ -7,19 +7,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use actix_http::error::DispatchError;
 use actix_http::{HttpService, Protocol};
-use actix_service::{ServiceFactoryExt, fn_service, map_config};
+use actix_service::{ServiceFactory, ServiceFactoryExt, fn_service, map_config};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::{AppConfig, Server, ServerHandle};
 use actix_web::http::StatusCode;
-use actix_web::rt::net::TcpStream;
+use actix_web::rt::net::{TcpStream, UnixStream};
 use actix_web::web::{self, Bytes, Data};
 use actix_web::{App, HttpRequest, HttpResponse};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::body;
 use super::journal::Journal;
+use super::place::{Place, listen};
 use super::stream::{Stream, Verdict, Watch};
 use super::trouble::{Kind, Plan, Trouble};
 use crate::history::now;
@@ -168,63 +171,79 @@ impl Receiver {
     }
 }
 
-/// Starts the server on `address`; port 0 takes a free one. The server must be polled; the handle stops it.
+/// Starts the server and says where it listens. The server must be polled; the handle stops it.
 ///
 /// # Errors
-/// The address cannot be bound.
+/// It cannot listen there.
 pub(super) fn serve(
     receiver: Arc<Receiver>,
-    address: SocketAddr,
+    place: &Place,
     tls: Option<Tls>,
-) -> io::Result<(Server, ServerHandle, SocketAddr)> {
+) -> io::Result<(Server, ServerHandle, Place)> {
     let data = Data::from(receiver);
-    let listener = TcpListener::bind(address)?;
-    let bound = listener.local_addr()?;
     let numbers = Arc::new(AtomicU64::new(1));
-    let connections = move || {
-        let app = App::new()
-            .app_data(Data::clone(&data))
-            .app_data(web::PayloadConfig::new(LARGEST_BODY))
-            .service(
-                web::resource(PATH)
-                    .route(web::post().to(key_material))
-                    .route(web::route().to(|| async { refused(405, "this path takes POST only") })),
-            )
-            .default_service(web::route().to(|| async { refused(404, "this path is unknown") }));
-        let numbers = Arc::clone(&numbers);
-        let http = HttpService::build()
-            .on_connect_ext(move |_: &Wire, data| {
-                data.insert(Connection(numbers.fetch_add(1, Ordering::Relaxed)));
-            })
-            .finish(map_config(app, |()| AppConfig::default()));
-        let tls = tls.clone();
-        fn_service(move |stream: TcpStream| {
-            let tls = tls.clone();
-            async move {
-                let client = stream.peer_addr().ok();
-                let wire = match tls {
-                    None => Wire::Plain(stream),
-                    Some(tls) => tls.accept(stream).await.inspect_err(|error| {
-                        log::warn!("a connection was refused in the TLS handshake: {error}");
-                    })?,
-                };
-                if let Some(group) = wire.key_exchange() {
-                    log::info!("key-material comes over TLS, key exchange {group:?}");
-                }
-                Ok((wire, Protocol::Http1, client))
-            }
-        })
-        .and_then(http)
+    // One worker keeps the requests of all connections in the order in which they were read.
+    let server = Server::build().workers(1).disable_signals().shutdown_timeout(1);
+    let (server, bound) = match place {
+        Place::Tcp(address) => {
+            let listener = TcpListener::bind(address)?;
+            let bound = Place::Tcp(listener.local_addr()?);
+            let client = |stream: &TcpStream| stream.peer_addr().ok();
+            let connections = move || connection(data.clone(), Arc::clone(&numbers), tls.clone(), client);
+            (server.listen("kms", listener, connections)?, bound)
+        }
+        Place::Unix(path) => {
+            let connections =
+                move || connection(data.clone(), Arc::clone(&numbers), tls.clone(), |_: &UnixStream| None);
+            (server.listen_uds("kms", listen(path)?, connections)?, place.clone())
+        }
     };
-    let server = Server::build()
-        // One worker keeps the requests of all connections in the order in which they were read.
-        .workers(1)
-        .disable_signals()
-        .shutdown_timeout(1)
-        .listen("kms", listener, connections)?
-        .run();
+    let server = server.run();
     let handle = server.handle();
     Ok((server, handle, bound))
+}
+
+/// What serves a connection. `numbers` is the next one's.
+fn connection<S>(
+    data: Data<Receiver>,
+    numbers: Arc<AtomicU64>,
+    tls: Option<Tls>,
+    client: fn(&S) -> Option<SocketAddr>,
+) -> impl ServiceFactory<S, Config = (), Response = (), Error = DispatchError, InitError = ()>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let app = App::new()
+        .app_data(data)
+        .app_data(web::PayloadConfig::new(LARGEST_BODY))
+        .service(
+            web::resource(PATH)
+                .route(web::post().to(key_material))
+                .route(web::route().to(|| async { refused(405, "this path takes POST only") })),
+        )
+        .default_service(web::route().to(|| async { refused(404, "this path is unknown") }));
+    let http = HttpService::build()
+        .on_connect_ext(move |_: &Wire<S>, data| {
+            data.insert(Connection(numbers.fetch_add(1, Ordering::Relaxed)));
+        })
+        .finish(map_config(app, |()| AppConfig::default()));
+    fn_service(move |stream: S| {
+        let tls = tls.clone();
+        async move {
+            let client = client(&stream);
+            let wire = match tls {
+                None => Wire::Plain(stream),
+                Some(tls) => tls.accept(stream).await.inspect_err(|error| {
+                    log::warn!("a connection was refused in the TLS handshake: {error}");
+                })?,
+            };
+            if let Some(group) = wire.key_exchange() {
+                log::info!("key-material comes over TLS, key exchange {group:?}");
+            }
+            Ok::<_, DispatchError>((wire, Protocol::Http1, client))
+        }
+    })
+    .and_then(http)
 }
 
 /// A refusal in the interface's words: every body has a status.

@@ -195,6 +195,16 @@ impl Ends {
         digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
     }
 
+    /// Whether each card retains more than so many octets, by what cards print that were started with `--json`.
+    #[must_use]
+    pub fn cards_retain(&self, bytes: u64) -> bool {
+        let output = self.cards.process.output();
+        let line = output.lines().rev().find(|line| line.starts_with("{\"seconds\"")).unwrap_or_default();
+        let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
+        let cards = line["cards"].as_array().map_or(&[][..], Vec::as_slice);
+        cards.len() == 2 && cards.iter().all(|card| card["retained_bytes"].as_u64() > Some(bytes))
+    }
+
     /// Waits until both KMSs have got `more` chunks more than now.
     pub fn wait_for_chunks(&self, more: u64) {
         let wanted = [0, 1].map(|end| self.says(end, "chunks") + more);

@@ -62,24 +62,13 @@ fn streams_go_on_by_themselves_when_daemons_were_stopped_in_order() {
     goes_on_and_agrees(ends, 2);
 }
 
-/// The newest number of that name in what the cards print, of each end.
-fn cards_say(ends: &Ends, name: &str) -> Vec<u64> {
-    let output = ends.cards.process.output();
-    let line = output.lines().rev().find(|line| line.starts_with("{\"seconds\"")).unwrap_or_default();
-    let line: serde_json::Value = serde_json::from_str(line).unwrap_or_default();
-    line["cards"].as_array().into_iter().flatten().filter_map(|card| card[name].as_u64()).collect()
-}
-
 /// The card tells how its link stands only behind all that it replays, and a vault that is full stops the replay until a KMS
 /// takes key: it must be let in before that.
 #[test]
 fn a_replay_that_fills_the_vault_keeps_no_kms_out() {
     let cards = ["--weather", "calm", "--rate", "100M", "--key", "positional", "--json"];
     let mut ends = Ends::start_with(&cards, "bytes = 8388608\n");
-    ends.wait_until("32 MiB of key that nobody takes", |ends| {
-        let retained = cards_say(ends, "retained_bytes");
-        retained.len() == 2 && retained.iter().all(|bytes| *bytes > 32 << 20)
-    });
+    ends.wait_until("32 MiB of key that nobody takes", |ends| ends.cards_retain(32 << 20));
     for end in [0, 1] {
         ends.kill(end);
         ends.start_module(end);

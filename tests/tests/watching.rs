@@ -305,3 +305,16 @@ fn key_in_metrics_is_what_the_kms_got_and_no_series_is_a_stream_s() {
     let latencies = series(&metrics, "qkd_push_latency_seconds_count").expect("it is there");
     assert!(latencies > 0.0 && latencies <= chunks + 10.0, "{latencies} of {chunks}");
 }
+
+/// What the card tells waits behind key for which the vault has no room.
+#[test]
+fn a_link_that_is_cut_is_told_also_while_no_kms_takes_key() {
+    let cards =
+        ["--weather", "calm", "--rate", "100M", "--key", "positional", "--json", "--faults-from", "-"];
+    let mut ends = Ends::start_with(&cards, "bytes = 8388608\n");
+    ends.wait_until("32 MiB of key that nobody takes", |ends| ends.cards_retain(32 << 20));
+    ends.cards.process.tell("for=1h kind=outage");
+    for end in 0..2 {
+        let _ = ends.module(end).process.line("QKD link: Off", DEADLINE);
+    }
+}

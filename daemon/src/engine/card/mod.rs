@@ -165,7 +165,7 @@ impl CardPort {
             awake: Arc::clone(&awake),
             waker: Arc::clone(&waker),
             next_telemetry: Instant::now(),
-            link_told: false,
+            link_told: None,
             pulse,
             pace: Pace::new(slots, Instant::now()),
         };

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, ppoll};
 use nix::sys::eventfd::EventFd;
 use nix::sys::time::TimeSpec;
 use qkd_driver::backing::Backing;
-use qkd_driver::{Card, CardEvent, Fault, TakeError, Woken};
+use qkd_driver::{Card, CardEvent, Fault, LinkState, TakeError, Woken};
 use rtrb::{Consumer, Producer};
 use tokio::sync::Notify;
 
@@ -45,8 +45,8 @@ pub(super) struct Worker<B: Backing> {
     pub(super) awake: Arc<Notify>,
     pub(super) waker: Arc<EventFd>,
     pub(super) next_telemetry: Instant,
-    /// The card has told the state of its link since it was started.
-    pub(super) link_told: bool,
+    /// State of the card's link that was told last since it was started.
+    pub(super) link_told: Option<LinkState>,
     pub(super) pulse: Pulse,
     pub(super) pace: Pace,
 }
@@ -157,10 +157,11 @@ impl<B: Backing> Worker<B> {
                     self.tell(news);
                 },
             );
-            // The card tells it behind all that it replays, and a full vault stops that until a KMS takes key, for which the
-            // link must be known.
-            if !self.link_told {
-                self.tell(FromCard::Link(health.link));
+            // The card tells it behind all that it announces or replays, and a full vault stops that until a KMS takes key: for
+            // that the link must be known, and that it is down must not be told only then.
+            let waits = self.link_told.is_none() || matches!(turn, Ok(Turn::HeldBack { .. }));
+            if waits && self.link_told != Some(health.link) && self.tell(FromCard::Link(health.link)) {
+                self.link_told = Some(health.link);
             }
         }
         turn
@@ -236,7 +237,7 @@ impl<B: Backing> Worker<B> {
                     FromCard::Session { session, previous_blocks }
                 }
                 Some(CardEvent::Link(state)) => {
-                    self.link_told = true;
+                    self.link_told = Some(state);
                     FromCard::Link(state)
                 }
                 Some(CardEvent::Block(block)) => {
@@ -285,7 +286,7 @@ impl<B: Backing> Worker<B> {
         self.requested = None;
         match self.card.reset().and_then(|()| self.card.start()) {
             Ok(()) => {
-                self.link_told = false;
+                self.link_told = None;
                 tell_for_sure(&mut self.news, &self.awake, FromCard::Recovered);
                 Ok(())
             }
@@ -309,7 +310,7 @@ impl<B: Backing> Worker<B> {
         }
         // A reset may have come between the request and the card's memory.
         self.requested = None;
-        self.link_told = false;
+        self.link_told = None;
         tell_for_sure(&mut self.news, &self.awake, FromCard::Recovered);
         Ok(())
     }

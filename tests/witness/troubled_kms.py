@@ -59,19 +59,10 @@ def run(task, a, b):
     uri_a, uri_b = task["kms_a"], task["kms_b"]
 
     def begin(**qos):
-        end = time.monotonic() + DEADLINE
-        while True:
-            status, answer = a.open(uri_a, uri_b, None, **qos)
-            if status == 201 or time.monotonic() > end:
-                break
-            time.sleep(0.1)  # no QKD connection yet
+        status, answer = a.open_in_time(uri_a, uri_b, None, **qos)
         assert status == 201, answer
         stream = answer["key_stream_id"]
-        while True:
-            status, answer = b.open(uri_a, uri_b, stream)
-            if status == 201 or time.monotonic() > end:
-                break
-            time.sleep(0.1)
+        status, answer = b.open_in_time(uri_a, uri_b, stream)
         assert (status, answer["status"]) == (201, 0), answer
         a.get_key(stream, "GET", 205)
         b.get_key(stream, "POST", 205)

@@ -133,6 +133,15 @@ class Kms:
         status, octets = self.call("POST", "open-connect", body)
         return status, json.loads(octets)
 
+    def open_in_time(self, source, destination, stream=None, **qos):
+        """As open, again while the module has not seen the QKD connection yet."""
+        end = time.monotonic() + DEADLINE
+        while True:
+            status, answer = self.open(source, destination, stream, **qos)
+            if status == 201 or time.monotonic() > end:
+                return status, answer
+            time.sleep(0.1)
+
     def get_key(self, stream, form, expect, **more):
         end = time.monotonic() + DEADLINE
         while True:
@@ -202,22 +211,13 @@ def run(task, a, b):
         assert len(set(chunks)) == len(chunks), "one key under two indices"
 
     def sequence(opener, joiner, source, destination, form, size):
-        end = time.monotonic() + DEADLINE
-        while True:
-            http_status, answer = opener.open(source, destination, None, key_chunk_size=size)
-            if http_status == 201 or time.monotonic() > end:
-                break
-            time.sleep(0.1)  # no QKD connection yet
+        http_status, answer = opener.open_in_time(source, destination, None, key_chunk_size=size)
         assert http_status == 201 and answer["status"] in (0, 1), answer
         stream = answer["key_stream_id"]
         assert answer["qos"]["key_chunk_size"] == size, answer
         early = opener.get_key(stream, form, 400)
         assert early["status"] == 3, early
-        while True:
-            http_status, joined = joiner.open(source, destination, stream, key_chunk_size=size + 1)
-            if http_status == 201 or time.monotonic() > end:
-                break
-            time.sleep(0.1)  # this end has not seen the QKD connection yet
+        http_status, joined = joiner.open_in_time(source, destination, stream, key_chunk_size=size + 1)
         assert http_status == 201 and joined["status"] == 0, joined
         assert joined["qos"] == answer["qos"], "the registered qos holds for the second caller"
         opener.get_key(stream, form, 205)

@@ -1,11 +1,8 @@
 //! Where a KMS listens: an address, or a UNIX socket for a QKD module on the same machine.
 
 use std::fmt;
-use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 
 /// Where a KMS listens.
@@ -39,22 +36,6 @@ impl fmt::Display for Place {
     }
 }
 
-/// Listens at `path`, also where one that has ended did before: the socket stays behind.
-///
-/// # Errors
-/// What lies there is no socket, or somebody listens there; or the system's error.
-pub(super) fn listen(path: &Path) -> io::Result<UnixListener> {
-    match std::fs::symlink_metadata(path) {
-        Ok(there) if !there.file_type().is_socket() => {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is no socket lies there"));
-        }
-        Ok(_) if UnixStream::connect(path).is_ok() => return Err(io::ErrorKind::AddrInUse.into()),
-        Ok(_) => std::fs::remove_file(path)?,
-        Err(_) => {}
-    }
-    UnixListener::bind(path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,19 +47,5 @@ mod tests {
         for wrong in ["", "kms.sock", "localhost", "127.0.0.1"] {
             assert!(wrong.parse::<Place>().unwrap_err().contains("UNIX socket"), "{wrong:?}");
         }
-    }
-
-    #[test]
-    fn a_socket_that_nobody_serves_is_replaced_and_nothing_else_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("kms.sock");
-        let first = listen(&path).unwrap();
-        assert_eq!(listen(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
-        drop(first);
-        drop(listen(&path).unwrap());
-        let file = folder.path().join("history");
-        std::fs::write(&file, "kept").unwrap();
-        assert_eq!(listen(&file).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
     }
 }

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -22,12 +23,13 @@ use uuid::Uuid;
 
 use super::body;
 use super::journal::Journal;
-use super::place::{Place, listen};
+use super::place::Place;
 use super::stream::{Stream, Verdict, Watch};
 use super::trouble::{Kind, Plan, Trouble};
 use crate::history::now;
 use crate::history::record::Invariant;
 use crate::secure::{Tls, Wire};
+use crate::server::make_way;
 
 const PATH: &str = "/api/v1/qkd/etsi004/key-material";
 /// Status of a notice that the other end is closed.
@@ -188,14 +190,16 @@ pub(super) fn serve(
         Place::Tcp(address) => {
             let listener = TcpListener::bind(address)?;
             let bound = Place::Tcp(listener.local_addr()?);
-            let client = |stream: &TcpStream| stream.peer_addr().ok();
-            let connections = move || connection(data.clone(), Arc::clone(&numbers), tls.clone(), client);
+            let connections =
+                move || connection::<TcpStream>(data.clone(), Arc::clone(&numbers), tls.clone());
             (server.listen("kms", listener, connections)?, bound)
         }
         Place::Unix(path) => {
+            make_way(path).map_err(io::Error::other)?;
+            let listener = UnixListener::bind(path)?;
             let connections =
-                move || connection(data.clone(), Arc::clone(&numbers), tls.clone(), |_: &UnixStream| None);
-            (server.listen_uds("kms", listen(path)?, connections)?, place.clone())
+                move || connection::<UnixStream>(data.clone(), Arc::clone(&numbers), tls.clone());
+            (server.listen_uds("kms", listener, connections)?, place.clone())
         }
     };
     let server = server.run();
@@ -208,7 +212,6 @@ fn connection<S>(
     data: Data<Receiver>,
     numbers: Arc<AtomicU64>,
     tls: Option<Tls>,
-    client: fn(&S) -> Option<SocketAddr>,
 ) -> impl ServiceFactory<S, Config = (), Response = (), Error = DispatchError, InitError = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
@@ -230,7 +233,6 @@ where
     fn_service(move |stream: S| {
         let tls = tls.clone();
         async move {
-            let client = client(&stream);
             let wire = match tls {
                 None => Wire::Plain(stream),
                 Some(tls) => tls.accept(stream).await.inspect_err(|error| {
@@ -240,7 +242,7 @@ where
             if let Some(group) = wire.key_exchange() {
                 log::info!("key-material comes over TLS, key exchange {group:?}");
             }
-            Ok::<_, DispatchError>((wire, Protocol::Http1, client))
+            Ok::<_, DispatchError>((wire, Protocol::Http1, None))
         }
     })
     .and_then(http)

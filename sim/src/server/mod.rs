@@ -99,8 +99,14 @@ impl Drop for Server {
     }
 }
 
-/// Binds the socket with mode 0600. A socket that nobody listens on is left over from a run before and is replaced.
+/// Binds the socket with mode 0600.
 fn listen(path: &Path) -> Result<UnixListener, BadSocket> {
+    make_way(path)?;
+    bind_private(path).map_err(|error| BadSocket::Io { path: path.into(), error: error.into() })
+}
+
+/// Removes a socket that nobody listens on: it is left over from a run before. Nothing else is removed.
+pub(crate) fn make_way(path: &Path) -> Result<(), BadSocket> {
     let failed = |error| BadSocket::Io { path: path.into(), error };
     match std::fs::symlink_metadata(path) {
         Ok(found) => {
@@ -109,15 +115,14 @@ fn listen(path: &Path) -> Result<UnixListener, BadSocket> {
             }
             match UnixStream::connect(path) {
                 Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                    std::fs::remove_file(path).map_err(failed)?;
+                    std::fs::remove_file(path).map_err(failed)
                 }
-                _ => return Err(BadSocket::Busy(path.into())),
+                _ => Err(BadSocket::Busy(path.into())),
             }
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(error)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed(error)),
     }
-    bind_private(path).map_err(|error| failed(error.into()))
 }
 
 /// A listening socket with mode 0600 from its first moment: on Linux the file takes the mode of the unbound socket.

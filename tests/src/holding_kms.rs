@@ -97,7 +97,8 @@ impl HoldingKms {
 
 fn serve(mut stream: TcpStream, shared: &Shared) {
     stream.set_read_timeout(Some(LOOK_EVERY)).expect("a socket has deadlines");
-    let (mut buffer, mut owed) = (Vec::new(), 0_u64);
+    // Answers that are owed, and those of them that are to chunks.
+    let (mut buffer, mut owed, mut chunks) = (Vec::new(), 0, 0);
     let mut piece = vec![0; 1 << 16];
     loop {
         match stream.read(&mut piece) {
@@ -108,7 +109,7 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
         }
         let mut done = 0;
         while let Some((length, body)) = request(&buffer[done..]) {
-            take(body, shared);
+            chunks += u64::from(take(body, shared));
             done += length;
             owed += 1;
         }
@@ -116,12 +117,11 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
         // Until the answers are counted nobody begins to hold back.
         let held_back = shared.held_back.lock().unwrap_or_else(PoisonError::into_inner);
         if owed > 0 && !*held_back {
-            let answers = ACCEPTED.repeat(usize::try_from(owed).expect("few"));
-            if stream.write_all(&answers).is_err() {
+            if stream.write_all(&ACCEPTED.repeat(owed)).is_err() {
                 return;
             }
-            shared.answered.fetch_add(owed, Ordering::SeqCst);
-            owed = 0;
+            shared.answered.fetch_add(chunks, Ordering::SeqCst);
+            (owed, chunks) = (0, 0);
         }
     }
 }
@@ -136,15 +136,18 @@ fn request(octets: &[u8]) -> Option<(usize, &[u8])> {
     Some((end, octets.get(head..end)?))
 }
 
-fn take(body: &[u8], shared: &Shared) {
+/// Whether it is a chunk, and not a notice.
+fn take(body: &[u8], shared: &Shared) -> bool {
     let message: serde_json::Value = serde_json::from_slice(body).expect("key-material is JSON");
-    if message["status"] == 0 {
+    let is_chunk = message["status"] == 0;
+    if is_chunk {
         let index = message["index"].as_u64().and_then(|index| u32::try_from(index).ok()).expect("an index");
         let text = message["key_buffer"].as_str().expect("key");
         let key = base64_turbo::STANDARD.decode(text).expect("base64");
         let mut chunks = shared.chunks.lock().unwrap_or_else(PoisonError::into_inner);
         let before = chunks.insert(index, key);
         assert!(before.is_none(), "chunk {index} came twice, with nothing that would have it sent again");
+        shared.received.fetch_add(1, Ordering::SeqCst);
     }
-    shared.received.fetch_add(1, Ordering::SeqCst);
+    is_chunk
 }

@@ -2,11 +2,13 @@
 
 mod address;
 mod check;
+mod choices;
 mod error;
 mod read;
 mod reference;
 mod rule;
 mod settings;
+mod texts;
 mod tls;
 
 #[cfg(test)]
@@ -26,13 +28,13 @@ use self::settings::{CardKeys, MOST_KMS, PeerKeys, TlsKeys};
 
 pub(crate) use self::address::check_uri;
 pub use self::address::{HostPort, KEY_MATERIAL_PATH, KmsEndpoint, LONGEST_URI, is_loopback};
+pub use self::choices::{KeyExchange, KeyMemory, Profile, Role};
 pub use self::error::{ConfigError, Problem};
 pub use self::read::{SectionReference, SettingReference};
 pub use self::reference::reference_markdown;
 pub(crate) use self::rule::excerpt;
 pub use self::settings::{
-    Api, Audit, KeyExchange, KeyMemory, Kms, Ledger, Log, Module, Notices, Operator, Profile, Push, Role,
-    Streams, Transport, Vault,
+    Api, Audit, Kms, Ledger, Log, Module, Notices, Operator, Push, Streams, Transport, Vault,
 };
 pub use self::tls::Tls;
 

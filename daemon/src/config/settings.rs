@@ -4,11 +4,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use qkd_driver::backing::PciIdentity;
-use qkd_driver::backing::vfio::{BadPciAddress, PciAddress};
+use qkd_driver::backing::vfio::PciAddress;
 
-use super::address::{HostPort, KmsEndpoint, parse_dns, parse_listen, parse_uri};
+use super::address::{HostPort, KmsEndpoint};
+use super::choices::{KeyExchange, KeyMemory, Profile, Role};
 use super::read::{Section, SectionReader, SectionReference, SettingReference};
-use super::rule::{Choice, Flag, List, Named, Optional, Rule, Text, integer, integer_without_default};
+use super::rule::{Choice, Flag, List, Optional, Rule, integer, integer_without_default};
+use super::texts::{
+    CERTIFICATE_NAME, DIRECTORY, DNS, ENDPOINT, FILE, LISTEN, NAME, PATH, PCI, PCI_ID, SERVER, URI,
+};
 use crate::tls::CertificateName;
 
 /// Writes a section's structure, its reader and its reference from one list.
@@ -54,145 +58,11 @@ const fn of<T, R: Rule<Value = T>>(rule: R) -> R {
     rule
 }
 
-/// Which of the two ends decides what key goes to which key stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// Decides.
-    Leader,
-    /// Follows what the other end decides.
-    Follower,
-}
-
-impl Named for Role {
-    const ALL: &'static [(&'static str, Self)] = &[("leader", Self::Leader), ("follower", Self::Follower)];
-}
-
-/// How the API says that a call succeeded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Profile {
-    /// 201, 205 and 204, as the paths of the OpenAPI document say.
-    OpenApi,
-    /// 200 with a body for all three, as the status table says.
-    Ok,
-}
-
-impl Named for Profile {
-    const ALL: &'static [(&'static str, Self)] = &[("openapi", Self::OpenApi), ("ok", Self::Ok)];
-}
-
-/// What kind of memory holds key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyMemory {
-    /// Secret memory where the kernel gives it, otherwise locked memory.
-    Best,
-    /// Secret memory only.
-    Secret,
-    /// Locked memory, whatever the kernel gives.
-    Locked,
-}
-
-impl Named for KeyMemory {
-    const ALL: &'static [(&'static str, Self)] =
-        &[("best", Self::Best), ("secret", Self::Secret), ("locked", Self::Locked)];
-}
-
-/// Which key exchange a TLS connection must have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyExchange {
-    /// X25519MLKEM768 with whoever can do it, and X25519 or an elliptic curve of NIST with others.
-    HybridPreferred,
-    /// X25519MLKEM768 only.
-    HybridRequired,
-}
-
-impl Named for KeyExchange {
-    const ALL: &'static [(&'static str, Self)] =
-        &[("hybrid-preferred", Self::HybridPreferred), ("hybrid-required", Self::HybridRequired)];
-}
-
-impl Named for log::LevelFilter {
-    const ALL: &'static [(&'static str, Self)] = &[
-        ("off", Self::Off),
-        ("error", Self::Error),
-        ("warn", Self::Warn),
-        ("info", Self::Info),
-        ("debug", Self::Debug),
-        ("trace", Self::Trace),
-    ];
-}
-
 /// Most KMSs at one end.
 pub(crate) const MOST_KMS: usize = 64;
 
-const URI: Text<String> = Text { parse: parse_uri, what: "an absolute URI such as \"kms://a\"" };
-const LISTEN: Text<SocketAddr> =
-    Text { parse: parse_listen, what: "an IP address with a port such as \"127.0.0.1:8001\"" };
-const SERVER: Text<HostPort> =
-    Text { parse: HostPort::parse, what: "a host with a port such as \"127.0.0.1:7001\"" };
-const ENDPOINT: Text<KmsEndpoint> =
-    Text { parse: KmsEndpoint::parse, what: "a URL such as \"http://127.0.0.1:9001\"" };
-const PATH: Text<PathBuf> = Text { parse: parse_directory, what: "the absolute path of a file" };
-const DNS: Text<String> = Text { parse: parse_dns, what: "a DNS name such as \"module-b.example\"" };
-const CERTIFICATE_NAME: Text<CertificateName> = Text {
-    parse: CertificateName::parse,
-    what: "a name in a certificate such as \"DNS:kms-a.example\" or \"URI:kms://a\"",
-};
 /// Most names of one KMS's certificates.
 const MOST_NAMES: usize = 16;
-const NAME: Text<String> =
-    Text { parse: parse_name, what: "1 to 64 letters, digits, dots, hyphens or underscores" };
-const FILE: Text<PathBuf> = Text { parse: parse_file, what: "the absolute path of a file" };
-const DIRECTORY: Text<PathBuf> = Text { parse: parse_directory, what: "the absolute path of a directory" };
-const PCI: Text<PciAddress> = Text { parse: parse_pci, what: "a PCI address such as \"0000:01:00.0\"" };
-const PCI_ID: Text<PciIdentity> = Text {
-    parse: parse_pci_id,
-    what: "vendor and device identifier in hexadecimal, as lspci -n shows them, such as \"5144:0001\"",
-};
-
-fn parse_name(text: &str) -> Result<String, String> {
-    let right = (1..=64).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
-    if right { Ok(text.to_owned()) } else { Err("it is too long, empty, or has other characters".to_owned()) }
-}
-
-fn parse_file(text: &str) -> Result<PathBuf, String> {
-    // sun_path holds 107 octets and the closing zero.
-    let path = PathBuf::from(text);
-    if text.contains('\0') || text.len() > 107 {
-        Err("it has a zero octet or is longer than the 107 octets that a socket's path may have".to_owned())
-    } else if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("it does not begin with /".to_owned())
-    }
-}
-
-fn parse_directory(text: &str) -> Result<PathBuf, String> {
-    let path = PathBuf::from(text);
-    if text.contains('\0') {
-        Err("it has a zero octet".to_owned())
-    } else if path.is_absolute() {
-        Ok(path)
-    } else {
-        Err("it does not begin with /".to_owned())
-    }
-}
-
-fn parse_pci(text: &str) -> Result<PciAddress, String> {
-    text.parse().map_err(|error: BadPciAddress| error.to_string())
-}
-
-fn parse_pci_id(text: &str) -> Result<PciIdentity, String> {
-    let four_digits = |text: &str| {
-        let right = text.len() == 4 && text.bytes().all(|b| b.is_ascii_hexdigit());
-        right.then(|| u16::from_str_radix(text, 16).ok()).flatten()
-    };
-    let parts =
-        text.split_once(':').and_then(|(vendor, device)| Some((four_digits(vendor)?, four_digits(device)?)));
-    let (vendor, device) =
-        parts.ok_or_else(|| "it is not four digits, a colon and four digits".to_owned())?;
-    Ok(PciIdentity { vendor, device })
-}
 
 section! {
     /// This QKD module.

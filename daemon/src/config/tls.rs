@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
+use super::choices::KeyExchange;
 use super::read::Reader;
-use super::settings::{KeyExchange, TlsKeys};
+use super::settings::TlsKeys;
 use super::{Config, PeerAddress};
 
 /// TLS on every link. Without it, there is none on any.

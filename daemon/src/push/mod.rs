@@ -19,6 +19,7 @@ pub mod fuzzing;
 mod handle;
 #[cfg(feature = "measuring")]
 pub mod measuring;
+mod notices;
 mod outbox;
 mod queue;
 mod reins;

@@ -1,6 +1,5 @@
 //! Decides what is sent when, and what an answer means. Knows no sockets; time is told to it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,18 +13,14 @@ use super::buffer::SendBuffer;
 use super::counters::{add, set};
 use super::flight::{Flight, Request};
 use super::handle::{Command, Shared};
+use super::notices::Notices;
 use super::outbox::Outbox;
 use super::queue::KeyQueue;
 use super::report::{Failure, Stopped};
 use super::request::Template;
 use super::window::Window;
 use crate::config;
-use crate::interface::{KeyStreamId, Status};
-
-/// Attempts to send a notice.
-const NOTICE_ATTEMPTS: u32 = 3;
-/// Notices that may wait; the oldest gives way.
-const MOST_NOTICES: usize = 8;
+use crate::interface::KeyStreamId;
 
 /// What an answer other than 2xx means for the chunks.
 #[derive(Debug)]
@@ -36,13 +31,6 @@ enum Setback {
     Reconnect,
     /// Nothing until the KMS asks for key again.
     Refused { status: u16, excerpt: String },
-}
-
-#[derive(Debug)]
-struct Notice {
-    status: Status,
-    position: u64,
-    attempts: u32,
 }
 
 enum Next {
@@ -61,7 +49,7 @@ pub(super) struct Sender {
     window: Window,
     backoff: Backoff,
     answer_deadline: Duration,
-    notices: VecDeque<Notice>,
+    notices: Notices,
     suspended: bool,
     /// No more key is sent, only what is on its way is settled.
     ending: bool,
@@ -89,7 +77,7 @@ impl Sender {
             window,
             backoff: Backoff::new(settings),
             answer_deadline: Duration::from_millis(u64::from(settings.answer_deadline_ms)),
-            notices: VecDeque::new(),
+            notices: Notices::new(Arc::clone(&shared)),
             suspended: false,
             ending: false,
             retry_at: None,
@@ -126,13 +114,7 @@ impl Sender {
                     self.retry_at = None;
                 }
             }
-            Command::Notice(status, position) => {
-                // The one at the front may be on its way.
-                if self.notices.len() >= MOST_NOTICES && self.notices.remove(1).is_some() {
-                    add(&self.shared.counters.notices_lost, 1);
-                }
-                self.notices.push_back(Notice { status, position, attempts: 0 });
-            }
+            Command::Notice(status, position) => self.notices.give(status, position),
         }
     }
 
@@ -165,8 +147,8 @@ impl Sender {
 
     /// A KMS that does not take anything now must not keep its own close waiting for a notice.
     fn give_up_late_notices(&mut self, now: Instant) {
-        while self.ending && self.retry_at.is_some_and(|at| now < at) && !self.notices.is_empty() {
-            self.lose_notice();
+        if self.ending && self.retry_at.is_some_and(|at| now < at) {
+            self.notices.give_up_all();
         }
     }
 
@@ -288,9 +270,7 @@ impl Sender {
                     self.window.accepted();
                     add(&self.shared.counters.chunks_accepted, 1);
                 }
-                Request::Notice => {
-                    self.notices.pop_front();
-                }
+                Request::Notice => self.notices.arrived(),
             }
         } else {
             let setback = match answer.status {
@@ -305,9 +285,9 @@ impl Sender {
                     self.set_back(setback, on_their_way);
                 }
                 // A notice that is refused is not worth stopping the keys for.
-                (Request::Notice, Setback::Refused { .. }) => self.lose_notice(),
+                (Request::Notice, Setback::Refused { .. }) => self.notices.give_up(),
                 (Request::Notice, setback) => {
-                    self.notice_failed();
+                    self.notices.failed(self.ending);
                     self.set_back(setback, on_their_way);
                 }
             }
@@ -328,7 +308,7 @@ impl Sender {
         while let Some(request) = self.flight.take_oldest() {
             match request {
                 Request::Key(position) => self.flight.failed(position),
-                Request::Notice => self.notice_failed(),
+                Request::Notice => self.notices.failed(self.ending),
             }
         }
         let closed = matches!(why, Failure::Closed | Failure::Broken(_));
@@ -340,7 +320,7 @@ impl Sender {
 
     /// There is no connection to be had.
     pub(super) fn unconnected(&mut self, why: Failure, now: Instant) {
-        self.notice_failed();
+        self.notices.failed(self.ending);
         self.set_back(Setback::Again { why, retry_after: None }, 0);
         self.settle(now);
     }
@@ -368,21 +348,6 @@ impl Sender {
             }
         }
         self.give_up_late_notices(now);
-    }
-
-    /// The notice at the front did not arrive.
-    fn notice_failed(&mut self) {
-        if let Some(notice) = self.notices.front_mut() {
-            notice.attempts += 1;
-            if self.ending || notice.attempts >= NOTICE_ATTEMPTS {
-                self.lose_notice();
-            }
-        }
-    }
-
-    fn lose_notice(&mut self) {
-        self.notices.pop_front();
-        add(&self.shared.counters.notices_lost, 1);
     }
 
     /// After a round of answers or commands: wipes what was accepted and reports how far things are.

@@ -12,14 +12,14 @@ use serde_json::Value;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{Command, NOTICE_ATTEMPTS, Sender};
+use super::{Command, Sender};
 use crate::config::{HostPort, KmsEndpoint, Push};
 use crate::interface::Status;
-use crate::push::StreamPush;
 use crate::push::answer::Answer;
 use crate::push::buffer::{Pool, SendBuffer};
 use crate::push::handle::{Delivery, Shared};
 use crate::push::report::Failure;
+use crate::push::{StreamPush, notices};
 use crate::vault::{Locking, Vault};
 
 const FIRST: u64 = (1 << 32) - 40;
@@ -316,7 +316,7 @@ proptest! {
         prop_assert_eq!(world.accepted + world.unsent + world.given_up, world.delivered, "chunks were lost");
         prop_assert_eq!(&world.open, &BTreeSet::new());
         prop_assert_eq!(world.sender.stopped().accepted_up_to, world.sender.stopped().sent_up_to);
-        prop_assert!(world.notice_attempts <= world.notices * NOTICE_ATTEMPTS);
+        prop_assert!(world.notice_attempts <= world.notices * notices::ATTEMPTS);
         prop_assert_eq!(world.shared.extents.load(Ordering::Relaxed), 0);
         prop_assert_eq!(world.vault.used(), 0);
     }

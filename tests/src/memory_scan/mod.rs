@@ -4,12 +4,14 @@
 //! itself by its checksum. So one pass finds any of it, whichever chunk it was of, and tells which.
 
 mod cells;
+mod ends;
 mod process;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 pub use self::cells::{CELL, Cell, Dress, cells_of};
+pub use self::ends::{Ends, IN_FLIGHT, Seen, cells_in};
 pub use self::process::{Blind, Mapping};
 
 /// Where a cell lies in memory.

@@ -1,7 +1,8 @@
 //! The programs under test, built once per test run by the same cargo and in the same target folder.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
 /// Beside `CARGO_PKG_*`, what cargo tells a test of the package it belongs to.
@@ -42,6 +43,30 @@ pub fn program(name: &str) -> PathBuf {
     FOLDER
         .get_or_init(|| build(&["--release", "-p", "qkd-daemon", "-p", "qkd-sim"]).join("release"))
         .join(name)
+}
+
+/// Makes `path` a program that is this shell script. Like [`copy_program`], it has another process write: whatever a test
+/// beside this one starts would keep a file open that is open for writing here, and what is open for writing does not run.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_script(path: &Path, script: &str) {
+    let mut install = Command::new("install");
+    install.args(["-m", "755", "/dev/stdin"]).arg(path).stdin(Stdio::piped());
+    let mut install = install.spawn().expect("install runs");
+    let mut text = install.stdin.take().expect("a pipe");
+    text.write_all(format!("#!/bin/sh\n{script}\n").as_bytes()).expect("it is read");
+    drop(text);
+    assert!(install.wait().expect("it ends").success(), "{} is written", path.display());
+}
+
+/// Copies a program, for every user of this machine.
+///
+/// # Panics
+/// When it cannot be copied.
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).args([from, to]).status();
+    assert!(status.expect("install runs").success(), "{} is copied", from.display());
 }
 
 /// Builds; answers cargo's target folder.

@@ -1,11 +1,10 @@
 //! Real daemons that are killed at random instants under load, with everything else going wrong around them.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use qkd_tests::programs::program;
+use qkd_tests::programs::{program, write_script};
 use serde_json::Value;
 
 /// Runs the harness to its end; each of its waits has a deadline of its own.
@@ -72,12 +71,8 @@ fn fifty_kills_under_load_break_no_promise_and_stop_no_stream() {
 fn a_daemon_that_forgets_its_ledger_is_caught_because_its_streams_do_not_resume() {
     let folder = tempfile::tempdir().unwrap();
     let forgetful = folder.path().join("qkdd");
-    let script = format!(
-        "#!/bin/sh\nrm -f \"$STATE_DIRECTORY\"/*\nexec '{}' \"$@\"\n",
-        program("qkdd").to_str().unwrap()
-    );
-    fs::write(&forgetful, script).unwrap();
-    fs::set_permissions(&forgetful, fs::Permissions::from_mode(0o700)).unwrap();
+    let script = format!("rm -f \"$STATE_DIRECTORY\"/*\nexec '{}' \"$@\"", program("qkdd").to_str().unwrap());
+    write_script(&forgetful, &script);
     let qkdd = forgetful.to_str().unwrap();
     let kept = folder.path().join("kept");
     let output = endure(&[

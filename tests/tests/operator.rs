@@ -9,7 +9,7 @@ use std::process::Command;
 use qkd_tests::DEADLINE;
 use qkd_tests::ends::Ends;
 use qkd_tests::process::Process;
-use qkd_tests::programs::program;
+use qkd_tests::programs::{copy_program, program};
 
 const SOME: u64 = 500;
 
@@ -105,8 +105,7 @@ fn a_caller_without_permission_is_refused_also_where_the_socket_s_mode_lets_ever
     assert_eq!(std::fs::metadata(&socket).unwrap().permissions().mode() & 0o777, 0o660);
     let mode = |path: &Path, mode| std::fs::set_permissions(path, PermissionsExt::from_mode(mode)).unwrap();
     let copy = ends.cards.folder.path().join("qkdctl");
-    std::fs::copy(program("qkdctl"), &copy).unwrap();
-    mode(&copy, 0o755);
+    copy_program(&program("qkdctl"), &copy);
     mode(ends.cards.folder.path(), 0o755);
     mode(socket.parent().unwrap(), 0o755);
     let as_nobody = |what: &str| {

@@ -2,11 +2,11 @@
 //! virtual machine test.
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use qkd_tests::programs::workspace;
+use qkd_tests::programs::{workspace, write_script};
 use tempfile::TempDir;
 
 const CARD: &str = "0000:01:00.0";
@@ -44,9 +44,7 @@ impl Machine {
     }
 
     fn program(&self, name: &str, text: &str) {
-        let path = self.path("bin").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        write_script(&self.path("bin").join(name), text);
     }
 
     /// A device with its class, IOMMU group, driver and what udev knows of it.

@@ -6,7 +6,7 @@ use qkd_daemon::interface::Status;
 use qkd_daemon::push::{Delivery, DeliveryFault, Report, StopHow, Stopped};
 use tokio::time::timeout;
 
-use crate::kms::{Reaction, ScriptedKms, answer};
+use crate::kms::{Reaction, ScriptedKms, answer, silent_port};
 use crate::stream::{STREAM, Stream, settings};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -132,9 +132,7 @@ async fn a_stop_does_not_wait_for_a_kms_that_hangs() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_a_notice_to_a_kms_that_is_gone() {
-    let nobody = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = nobody.local_addr().unwrap().port();
-    drop(nobody);
+    let (_nobody, port) = silent_port();
     let push = qkd_daemon::config::Push {
         answer_deadline_ms: 600_000,
         backoff_first_ms: 600_000,

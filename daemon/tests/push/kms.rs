@@ -1,11 +1,12 @@
 //! The scripted KMS.
 
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
 /// What the KMS does about one request.
@@ -46,6 +47,14 @@ pub(crate) struct ScriptedKms {
     seen: Arc<Mutex<Vec<Seen>>>,
     connections: Arc<Mutex<usize>>,
     _tasks: JoinSet<()>,
+}
+
+/// A port that refuses connections, and that is given to nobody else, as long as the socket is there and does not listen.
+pub(crate) fn silent_port() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+    let port = socket.local_addr().unwrap().port();
+    (socket, port)
 }
 
 pub(crate) fn answer(status: u16) -> String {

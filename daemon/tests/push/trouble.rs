@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use qkd_daemon::push::{Failure, Report};
 use tokio::net::TcpListener;
 
-use crate::kms::{Reaction, ScriptedKms, answer};
+use crate::kms::{Reaction, ScriptedKms, answer, silent_port};
 use crate::stream::{Stream, settings};
 
 const CHUNKS: u32 = 600;
@@ -249,17 +249,14 @@ async fn a_key_that_the_kms_quotes_does_not_reach_the_report() {
 
 #[tokio::test]
 async fn a_kms_that_comes_late_gets_everything() {
-    let port = {
-        let reserved = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        reserved.local_addr().unwrap().port()
-    };
+    let (socket, port) = silent_port();
     let mut stream = Stream::start("127.0.0.1", port, 32, 0, settings());
     stream.deliver(10);
     let failing = stream.until(|report| matches!(report, Report::Failing { .. })).await;
     let Report::Failing { why, since, .. } = failing else { unreachable!() };
     assert!(matches!(why, Failure::Unconnected(_)), "{why}");
     assert!(since <= Instant::now());
-    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let listener = socket.listen(16).unwrap();
     let kms = ScriptedKms::serve(listener, |_, _| Reaction::Answer(answer(201)));
     stream.until(|report| matches!(report, Report::Recovered { .. })).await;
     let handle = stream.handle.as_ref().unwrap();

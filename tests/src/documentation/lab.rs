@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::DEADLINE;
 use crate::ports::{free_ports, with_ports};
 use crate::process::Process;
-use crate::programs::{program, workspace};
+use crate::programs::{program, workspace, write_script};
 
 /// Ports that the pages use.
 const PORTS: [&str; 6] = ["8001", "8002", "7001", "9001", "9002", "8101"];
@@ -127,12 +127,9 @@ impl Place {
     /// # Panics
     /// When it cannot be written.
     pub fn stand_in(&self, name: &str, script: &str) {
-        use std::os::unix::fs::PermissionsExt;
         let folder = self.folder().join("bin");
         std::fs::create_dir_all(&folder).expect("a folder");
-        let path = folder.join(name);
-        std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).expect("a script");
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("a program");
+        write_script(&folder.join(name), script);
     }
 }
 

@@ -1,9 +1,11 @@
 //! What an operator sees of a daemon that runs: `qkdctl`, and the listener for page, metrics and state.
 
+use std::cell::RefCell;
 use std::path::Path;
 
 use qkd_tests::DEADLINE;
 use qkd_tests::ends::Ends;
+use qkd_tests::holding_kms::HoldingKms;
 use qkd_tests::http::call;
 use qkd_tests::operator::{PAGE, get, page_of, qkdctl, send, series, with_socket};
 use qkd_tests::programs::workspace;
@@ -37,6 +39,36 @@ fn keeps(schema: &str, value: &Value) {
 fn causes(status: &Value) -> Vec<&str> {
     let reasons = status["health"]["reasons"].as_array().expect("reasons");
     reasons.iter().map(|reason| reason["cause"].as_str().expect("a cause")).collect()
+}
+
+/// Opens a key stream at end A; answers its ID.
+fn open(ends: &Ends, qos: &Value) -> Value {
+    let said = good(ends, 0, "open-connect", &request(&Value::Null, qos));
+    let said: Value = serde_json::from_str(&said).unwrap();
+    said["key_stream_id"].clone()
+}
+
+/// Opens it at end B as well, and asks for key at both ends.
+fn join(ends: &Ends, id: &Value) {
+    let _ = good(ends, 1, "open-connect", &request(id, &json!({})));
+    for end in 0..2 {
+        let _ = good(ends, end, "get-key", &json!({"key_stream_id": id}));
+    }
+}
+
+fn request(id: &Value, qos: &Value) -> Value {
+    json!({"source": "kms://a", "destination": "kms://b", "key_stream_id": id, "qos": qos})
+}
+
+/// What the module at `end` answers to a call once it succeeds: an end may not have heard of the other yet.
+fn good(ends: &Ends, end: usize, name: &str, body: &Value) -> String {
+    let answer = RefCell::new(String::new());
+    ends.wait_until(name, |ends| {
+        let (code, said) = call(ends.module(end).api, "POST", name, &body.to_string());
+        *answer.borrow_mut() = said;
+        (200..300).contains(&code)
+    });
+    answer.into_inner()
 }
 
 #[test]
@@ -89,23 +121,10 @@ fn a_kms_that_takes_no_key_is_named_with_its_stream() {
     let said = qkdctl(&socket, &["streams"]);
     assert_eq!((said.code, said.out.as_str()), (0, "no key stream is open\n"));
     // Nobody listens where the KMSs should.
-    let qos = json!({"key_chunk_size": 64, "priority": 3});
-    let request = |id: &Value, qos: &Value| {
-        json!({"source": "kms://a", "destination": "kms://b", "key_stream_id": id, "qos": qos}).to_string()
-    };
-    let good = |end: usize, name: &str, body: &str| {
-        let (code, said) = call(ends.module(end).api, "POST", name, body);
-        assert!((200..300).contains(&code), "{name} at end {end}: {code} {said}");
-        said
-    };
-    let opened: Value = serde_json::from_str(&good(0, "open-connect", &request(&Value::Null, &qos))).unwrap();
-    let id = &opened["key_stream_id"];
+    let id = &open(&ends, &json!({"key_chunk_size": 64, "priority": 3}));
     let (_, half_open) = qkdctl_json(&socket, &["streams"]);
     assert_eq!(half_open["streams"][0]["state"], "waiting", "{half_open}");
-    let _ = good(1, "open-connect", &request(id, &json!({})));
-    for end in 0..2 {
-        let _ = good(end, "get-key", &json!({"key_stream_id": id}).to_string());
-    }
+    join(&ends, id);
     ends.wait_until("KMS that is called failing", |_| {
         let (code, status) = qkdctl_json(&socket, &["status"]);
         code == 4 && causes(&status) == ["kms_failing"]
@@ -126,6 +145,43 @@ fn a_kms_that_takes_no_key_is_named_with_its_stream() {
     let (_, events) = qkdctl_json(&socket, &["events"]);
     let ids: Vec<_> = events["events"].as_array().unwrap().iter().map(|event| &event["id"]).collect();
     assert!(ids.contains(&&json!("kms.failing")), "{events}");
+}
+
+#[test]
+fn a_module_whose_key_waits_for_the_other_end_s_kms_says_so() {
+    // A small window, and a KMS that takes its time is not called failing.
+    let more = "[push]\nanswer_deadline_ms = 600000\n[streams]\nwindow_chunks = 1024\n";
+    let mut ends = Ends::start_with(CARDS, more);
+    let sockets = [with_socket(&mut ends, 0), with_socket(&mut ends, 1)];
+    for socket in &sockets {
+        ends.wait_until("module in step", |_| qkdctl_json(socket, &["status"]).0 == 0);
+    }
+    let kms = ends.endpoints.map(HoldingKms::at);
+    let id = open(&ends, &json!({"key_chunk_size": 32}));
+    join(&ends, &id);
+    for end in 0..2 {
+        let (here, there) = (&sockets[end], &sockets[1 - end]);
+        kms[1 - end].hold_back(true);
+        ends.wait_until("key that waits", |_| {
+            let (code, status) = qkdctl_json(here, &["status"]);
+            code == 4 && causes(&status) == ["peer_kms_behind"]
+        });
+        let (_, streams) = qkdctl_json(here, &["streams"]);
+        let stream = &streams["streams"][0];
+        assert_eq!((&stream["state"], &stream["lag_chunks"]), (&json!("held_up"), &json!(0)), "{streams}");
+        ends.wait_until("how far the other end's KMS is behind", |_| {
+            let [streams, other] = [here, there].map(|socket| qkdctl_json(socket, &["streams"]).1);
+            let words = streams["streams"][0]["words"].as_str().unwrap();
+            let chunks = words.split_whitespace().find_map(|word| word.parse::<u64>().ok());
+            // More than half of the window, and no more than all of it.
+            words.contains("the other end's KMS")
+                && chunks.is_some_and(|chunks| (513..=1024).contains(&chunks))
+                && json!(chunks) == other["streams"][0]["lag_chunks"]
+        });
+        assert_eq!(qkdctl_json(there, &["status"]).0, 0, "the other end waits for its own KMS only");
+        kms[1 - end].hold_back(false);
+        ends.wait_until("key that flows again", |_| qkdctl_json(here, &["status"]).0 == 0);
+    }
 }
 
 #[test]

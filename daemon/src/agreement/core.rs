@@ -227,6 +227,7 @@ impl Core {
                 suspended: live.suspended,
                 position: live.position,
                 next: state.next,
+                held_up: self.held_up(state, live),
                 lost: state.lost,
             })
         })

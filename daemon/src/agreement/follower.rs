@@ -193,6 +193,7 @@ impl Core {
         let news = line.opened && !state.peer_opened;
         let Some(live) = self.streams.get_mut(&stream) else { return };
         live.peer.wanted |= line.wanted;
+        live.peer.behind = line.behind.map(|chunks| (chunks, state.next));
         let closes = line.closed && !live.peer.closed;
         if news {
             self.write(super::record::Record::PeerOpened { stream }, out);

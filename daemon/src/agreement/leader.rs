@@ -174,11 +174,13 @@ impl Core {
         while lines.len() < LINES_MAX {
             let Some(stream) = self.leading.lines.pop_first() else { break };
             let Some(state) = self.durable.streams.get(&stream) else { continue };
+            let position = self.streams.get(&stream).map_or(state.position, |live| live.position);
             lines.push(LeaderLine {
                 stream,
                 opened: state.opened.is_some(),
                 wanted: state.wanted,
                 closed: state.closed,
+                behind: self.behind(state, position),
             });
         }
         lines

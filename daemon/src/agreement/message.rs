@@ -85,6 +85,10 @@ pub struct LeaderLine {
     pub wanted: bool,
     /// The leader's end is closed.
     pub closed: bool,
+    /// Chunks that the leader's KMS has yet to accept, where they fill the window so far that nothing more is granted. Told
+    /// for those who watch; nothing is decided by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<u64>,
 }
 
 /// From the follower. All of it but `streams` is the whole truth at the time of `serial`.

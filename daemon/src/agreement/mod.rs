@@ -55,4 +55,4 @@ pub use message::{
 pub use names::{BlockName, Extent, Mark, Position, position_near};
 pub use record::{Opened, Pair, Record, Stamp};
 pub use settings::{Capacity, CardFacts, Role, Settings};
-pub use status::{Counters, Status, StreamStatus};
+pub use status::{Counters, HeldUp, Status, StreamStatus};

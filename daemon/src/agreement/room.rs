@@ -1,7 +1,10 @@
 //! How much key may be on its way to a stream's KMSs, and how much of it both ends may keep.
 
 use super::core::Core;
-use super::names::position_limit;
+use super::durable::StreamState;
+use super::names::{Position, position_limit};
+use super::status::HeldUp;
+use super::stream::Live;
 use super::supply::Supply;
 use crate::interface::KeyStreamId;
 
@@ -30,15 +33,42 @@ impl Core {
             return None;
         }
         let size = u64::from(state.qos.key_chunk_size);
-        // As much again is kept for what was accepted and is not written down yet, and for who has nothing.
-        let share = self.pin_limit().bytes / 2 / (self.streams.len().max(1) as u64);
-        let window = (self.settings.window_bytes.min(share) / size).min(self.settings.window_chunks).max(2);
+        let window = self.window(size);
         let out = state.next.saturating_sub(live.position.min(live.peer.position));
         let left = position_limit(state.qos.key_chunk_size).saturating_sub(state.next);
         let chunks = window.saturating_sub(out).min(left);
         let worth = (window / TURNS_PER_WINDOW).min(TURN_BYTES / size).min(left).max(1);
         let room = Room { bytes: chunks.saturating_mul(size), hungry: out <= window / 2 };
         (chunks >= worth).then_some(room)
+    }
+
+    /// Chunks of `size` octets that a stream may have on their way to its KMSs.
+    fn window(&self, size: u64) -> u64 {
+        // As much again is kept for what was accepted and is not written down yet, and for who has nothing.
+        let share = self.pin_limit().bytes / 2 / (self.streams.len().max(1) as u64);
+        (self.settings.window_bytes.min(share) / size).min(self.settings.window_chunks).max(2)
+    }
+
+    /// Chunks above `position` that a KMS has yet to accept, where they fill more than half of the window: nobody is served
+    /// while that is so of everybody.
+    pub(super) fn behind(&self, state: &StreamState, position: Position) -> Option<u64> {
+        let behind = state.next.saturating_sub(position);
+        (behind > self.window(state.qos.key_chunk_size.into()) / 2).then_some(behind)
+    }
+
+    /// Where all that was granted is accepted here, and nothing more is granted until the KMS at the other end has accepted
+    /// some: how much it has yet to accept, by what was last heard, and since when nothing was granted.
+    pub(super) fn held_up(&self, state: &StreamState, live: &Live) -> Option<HeldUp> {
+        let open = state.wanted && live.peer.wanted && !state.closed && !live.peer.closed;
+        if !open || !self.peer.in_step || live.position < state.next {
+            return None;
+        }
+        let chunks = if self.leads() {
+            self.behind(state, live.peer.position)?
+        } else {
+            live.peer.behind.filter(|(_, next)| *next == state.next)?.0
+        };
+        Some(HeldUp { chunks, since_ms: live.fed_ms })
     }
 
     /// Octets of the supply whose blocks both ends may keep until they are settled. The last quarter of that room is for

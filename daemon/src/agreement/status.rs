@@ -78,6 +78,17 @@ pub struct StreamStatus<'a> {
     pub position: Position,
     /// Everything below has been granted or skipped.
     pub next: Position,
+    /// Nothing is granted because of the KMS at the other end.
+    pub held_up: Option<HeldUp>,
     /// Chunks lost at this end, by cause in the order of [`LossCause::ALL`].
     pub lost: [u64; LossCause::ALL.len()],
+}
+
+/// A stream whose KMS at this end has accepted all that was granted, while the one at the other end has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeldUp {
+    /// Chunks that it has yet to accept, by what was last heard.
+    pub chunks: u64,
+    /// Since when nothing was granted, boot time in ms.
+    pub since_ms: u64,
 }

@@ -41,6 +41,9 @@ pub(crate) struct PeerSide {
     pub(crate) position: Position,
     /// First position that its KMS wants.
     pub(crate) wish: Position,
+    /// At the follower, as last heard: chunks that the leader's KMS had to accept before more was granted, and the end of
+    /// what was granted then.
+    pub(crate) behind: Option<(u64, Position)>,
 }
 
 /// What the KMS was told and has not been told otherwise since.

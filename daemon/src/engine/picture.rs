@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::clock;
 use super::streams::Streams;
 use super::tally::Totals;
 use super::watch::{Watch, named, word};
@@ -15,6 +16,10 @@ use crate::picture::{
 };
 use crate::push::LATENCY_BOUNDS_US;
 use crate::vault::Vault;
+
+/// A KMS may take its time: a stream is told to be held up by the other end's when nothing was granted for so long, in
+/// milliseconds.
+const HELD_UP_MS: u64 = 5_000;
 
 /// Before the QKD link has come up for the first time: there is a card, and nothing else yet.
 pub(super) fn first(watch: &Watch, vault: &Vault, ledger: u64) -> Picture {
@@ -40,13 +45,15 @@ impl Engine {
         let status = self.core.status();
         let totals = self.streams.totals();
         let mut streams = StreamCounts::default();
+        let now_ms = clock::now().boot_ms;
         for one in self.core.streams() {
             streams.live += 1;
-            *match state(&one, self.watch.trouble(one.stream)) {
+            *match state(&one, self.watch.trouble(one.stream), now_ms) {
                 StreamState::Waiting => &mut streams.waiting,
                 StreamState::Delivering => &mut streams.delivering,
                 StreamState::Suspended => &mut streams.suspended,
                 StreamState::Failing => &mut streams.failing,
+                StreamState::HeldUp => &mut streams.held_up,
                 StreamState::Closing => &mut streams.closing,
             } += 1;
         }
@@ -75,8 +82,9 @@ impl Engine {
 
     /// Every key stream, in the order of their IDs.
     pub(super) fn stream_pictures(&self) -> Vec<Stream> {
+        let now_ms = clock::now().boot_ms;
         let mut streams: Vec<Stream> =
-            self.core.streams().map(|one| stream(&one, &self.streams, &self.watch)).collect();
+            self.core.streams().map(|one| stream(&one, &self.streams, &self.watch, now_ms)).collect();
         streams.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         streams
     }
@@ -157,13 +165,15 @@ fn push(totals: &Totals) -> Push {
     }
 }
 
-fn state(one: &StreamStatus<'_>, trouble: Option<&str>) -> StreamState {
+fn state(one: &StreamStatus<'_>, trouble: Option<&str>, now_ms: u64) -> StreamState {
     if one.closed {
         StreamState::Closing
     } else if one.suspended {
         StreamState::Suspended
     } else if trouble.is_some() {
         StreamState::Failing
+    } else if one.held_up.is_some_and(|held| now_ms.saturating_sub(held.since_ms) >= HELD_UP_MS) {
+        StreamState::HeldUp
     } else if one.opened && one.peer_opened && one.wanted {
         StreamState::Delivering
     } else {
@@ -171,14 +181,18 @@ fn state(one: &StreamStatus<'_>, trouble: Option<&str>) -> StreamState {
     }
 }
 
-fn stream(one: &StreamStatus<'_>, pushers: &Streams, watch: &Watch) -> Stream {
+fn stream(one: &StreamStatus<'_>, pushers: &Streams, watch: &Watch, now_ms: u64) -> Stream {
     let trouble = watch.trouble(one.stream);
-    let state = state(one, trouble);
+    let state = state(one, trouble, now_ms);
     let why = trouble.unwrap_or("the KMS has refused key");
     let words = match state {
         StreamState::Closing => "is being closed".to_owned(),
         StreamState::Suspended => format!("waits for the KMS's next get-key: {why}"),
         StreamState::Failing => format!("is tried again: {why}"),
+        StreamState::HeldUp => format!(
+            "waits for the other end's KMS, which has {} chunks to accept before more is granted",
+            one.held_up.map_or(0, |held| held.chunks)
+        ),
         StreamState::Delivering => "key flows".to_owned(),
         StreamState::Waiting if !one.opened => "waits for this end's KMS to open it".to_owned(),
         StreamState::Waiting if !one.peer_opened => "waits for the other end's KMS to open it".to_owned(),

@@ -1,8 +1,9 @@
 //! Whether key flows, and why not.
 //!
 //! A module delivers when its QKD link distils, it is in step with the module at the other end, nothing stands in the way of
-//! its own work, and the KMS of every open stream takes key. With no stream open there is nothing to deliver: it is ready
-//! then, and that is as good. A stream that a KMS has yet to open, or for which none has asked, is the KMSs' affair.
+//! its own work, and the KMSs of every open stream take key, at this end and at the other. With no stream open there is
+//! nothing to deliver: it is ready then, and that is as good. A stream that a KMS has yet to open, or for which none has
+//! asked, is the KMSs' affair.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,6 +57,8 @@ words! {
         KmsFailing = "kms_failing",
         /// The KMS of a stream has refused key.
         KmsRefuses = "kms_refuses",
+        /// The KMS at the other end has not accepted what was granted, and nothing more is.
+        PeerKmsBehind = "peer_kms_behind",
         /// The ledger's storage hangs.
         LedgerSlow = "ledger_slow",
         /// This module's own certificate is not good any more.
@@ -103,6 +106,14 @@ impl Health {
                 streams.suspended, streams.live
             );
             say(Cause::KmsRefuses, text);
+        }
+        if streams.held_up > 0 {
+            let text = format!(
+                "no more key is granted to {} of {} key streams, because the other end's KMS has much still to accept. \
+                 qkdctl streams at the other module says why",
+                streams.held_up, streams.live
+            );
+            say(Cause::PeerKmsBehind, text);
         }
         if let Some(ms) = picture.ledger.writing_for_ms.filter(|ms| *ms >= SLOW_WRITE_MS) {
             let text = format!(
@@ -216,6 +227,7 @@ pub(crate) mod tests {
                 waiting: 1,
                 suspended: 0,
                 failing: 0,
+                held_up: 0,
                 closing: 0,
             },
             key: KeyBits {
@@ -276,6 +288,7 @@ pub(crate) mod tests {
         one(Cause::NotInStep, |picture| picture.agreement.in_step = false);
         one(Cause::KmsFailing, |picture| picture.streams.failing = 1);
         one(Cause::KmsRefuses, |picture| picture.streams.suspended = 1);
+        one(Cause::PeerKmsBehind, |picture| picture.streams.held_up = 1);
         one(Cause::LedgerSlow, |picture| picture.ledger.writing_for_ms = Some(3_000));
         one(Cause::CertificateExpired, |picture| picture.certificates[0].expires_unix_s = 2_000);
         let all = causes(|picture| {

@@ -188,6 +188,8 @@ shown! {
         pub suspended: u64,
         /// The KMS does not take key; push tries again.
         pub failing: u64,
+        /// The other end's KMS has much to accept, and nothing more is granted for some seconds.
+        pub held_up: u64,
         /// It is being closed.
         pub closing: u64,
     }

@@ -65,6 +65,9 @@ words! {
         Suspended = "suspended",
         /// The KMS does not take key; push tries again.
         Failing = "failing",
+        /// This end's KMS has accepted all that was granted, and nothing more is granted for some seconds, because the other end's
+        /// has much of it still to accept.
+        HeldUp = "held_up",
         /// It is being closed.
         Closing = "closing",
     }

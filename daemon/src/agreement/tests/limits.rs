@@ -107,7 +107,7 @@ fn a_log_message_holds_as_much_as_it_may_and_no_more() {
     let most = ENTRIES_MAX as u64;
     assert!(check_log(&skips(1..=most)).is_ok());
     assert!(check_log(&skips(1..=most + 1)).is_err());
-    let line = LeaderLine { stream: STREAM, opened: false, wanted: false, closed: false };
+    let line = LeaderLine { stream: STREAM, opened: false, wanted: false, closed: false, behind: None };
     assert!(check_log(&Log { streams: vec![line; LINES_MAX], ..log(Vec::new()) }).is_ok());
     assert!(check_log(&Log { streams: vec![line; LINES_MAX + 1], ..log(Vec::new()) }).is_err());
 }

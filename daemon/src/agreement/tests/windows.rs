@@ -74,6 +74,37 @@ fn who_waits_is_served_with_those_who_cannot_wait_once_it_is_worth_an_entry() {
 }
 
 #[test]
+fn an_end_that_waits_for_the_other_end_s_kms_knows_for_how_much_and_since_when() {
+    for end in 0..2 {
+        let mut both = ends(64, 64 << 20, 8);
+        let stream = both.stream(qos());
+        let held_up =
+            |both: &Ends| both.ends.each_ref().map(|one| one.core.streams().next().unwrap().held_up);
+        let waits = |both: &mut Ends| {
+            // So that each end has told the other how it stands.
+            both.run(1_000);
+            let both = held_up(both);
+            assert_eq!(both[1 - end], None, "its own KMS is behind");
+            both[end]
+        };
+        assert_eq!(waits(&mut both), None, "no KMS has accepted anything");
+        both.event(end, Event::Accepted { stream, up_to: 64 });
+        let first = waits(&mut both).expect("all that was granted is accepted here");
+        assert_eq!(first.chunks, 64);
+        both.event(1 - end, Event::Accepted { stream, up_to: 31 });
+        assert_eq!(waits(&mut both).map(|held| held.chunks), Some(33));
+        both.event(1 - end, Event::Accepted { stream, up_to: 32 });
+        assert_eq!(waits(&mut both), None, "there was room, and more was granted");
+        both.event(end, Event::Accepted { stream, up_to: granted(&both, stream) });
+        let second = waits(&mut both).expect("again");
+        assert_eq!(second.chunks, 64);
+        assert!(second.since_ms > first.since_ms, "{first:?} {second:?}");
+        both.cut();
+        assert_eq!(held_up(&both), [None, None], "nothing is known of an end that is away");
+    }
+}
+
+#[test]
 fn a_window_of_two_chunks_is_filled_up_while_one_is_on_its_way() {
     let mut both = ends(2, 64 << 20, 1);
     let stream = both.stream(qos());

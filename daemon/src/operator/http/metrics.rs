@@ -130,6 +130,7 @@ fn key(metrics: &mut Metrics, picture: &Picture) {
         ("waiting", streams.waiting),
         ("suspended", streams.suspended),
         ("failing", streams.failing),
+        ("held_up", streams.held_up),
         ("closing", streams.closing),
     ];
     let states = counts.map(|(state, count)| (vec![("state", state)], whole(count)));

@@ -233,7 +233,11 @@ fn entries(ends: &Ends, input: &mut Input<'_>) -> Message {
         .streams
         .iter()
         .take(usize::from(input.byte() % 3))
-        .map(|stream| LeaderLine { stream: *stream, opened: true, wanted: true, closed: input.byte() >= 200 })
+        .map(|stream| {
+            let octet = input.byte();
+            let (closed, behind) = (octet >= 200, Some(u64::from(octet) << 56));
+            LeaderLine { stream: *stream, opened: true, wanted: true, closed, behind }
+        })
         .collect();
     let epoch = if input.byte() >= 250 { input.number() } else { durable.epoch };
     Message::Log(Log { epoch, heard: input.number(), entries, streams })

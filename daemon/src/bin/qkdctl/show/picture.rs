@@ -41,12 +41,13 @@ pub(crate) fn status(picture: &Picture) -> String {
     lines.push(card(picture));
     let streams = &picture.streams;
     lines.push(format!(
-        "key streams: {} ({} delivering, {} waiting, {} suspended, {} failing, {} closing)",
+        "key streams: {} ({} delivering, {} waiting, {} suspended, {} failing, {} held up, {} closing)",
         streams.live,
         streams.delivering,
         streams.waiting,
         streams.suspended,
         streams.failing,
+        streams.held_up,
         streams.closing
     ));
     lines

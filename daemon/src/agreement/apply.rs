@@ -45,6 +45,8 @@ impl Core {
                 {
                     self.unwritten_progress(now, *stream);
                     self.watch_for_dryness(now, *stream);
+                    // To the leader, what was skipped would else be on its way to this end's KMS.
+                    self.report_stream(*stream);
                 }
             }
             Decision::Burn { to } => {
@@ -81,6 +83,7 @@ impl Core {
             end: grant.end(),
             expires_ms: now.boot_ms.saturating_add(ttl_ms),
         });
+        live.granted_ms = now.boot_ms;
         live.fed_ms = now.boot_ms;
         live.told.dry = false;
         self.watch_for_dryness(now, grant.stream);

@@ -9,6 +9,7 @@ use super::event::{Now, Output};
 use super::leader::next_in_turn;
 use super::message::{FollowerLine, LeaderLine, Log, Message, Report};
 use super::names::{Mark, Position, position_limit};
+use super::stream::Behind;
 use super::timers::Timer;
 use crate::interface::KeyStreamId;
 
@@ -193,7 +194,8 @@ impl Core {
         let news = line.opened && !state.peer_opened;
         let Some(live) = self.streams.get_mut(&stream) else { return };
         live.peer.wanted |= line.wanted;
-        live.peer.behind = line.behind.map(|chunks| (chunks, state.next));
+        let next = state.next;
+        live.peer.behind = line.behind.map(|chunks| Behind { chunks, next });
         let closes = line.closed && !live.peer.closed;
         if news {
             self.write(super::record::Record::PeerOpened { stream }, out);

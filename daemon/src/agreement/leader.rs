@@ -174,20 +174,32 @@ impl Core {
         while lines.len() < LINES_MAX {
             let Some(stream) = self.leading.lines.pop_first() else { break };
             let Some(state) = self.durable.streams.get(&stream) else { continue };
-            let position = self.streams.get(&stream).map_or(state.position, |live| live.position);
+            let behind = self.streams.get(&stream).and_then(|live| self.behind(state, live.position));
+            let next = state.next;
             lines.push(LeaderLine {
                 stream,
                 opened: state.opened.is_some(),
                 wanted: state.wanted,
                 closed: state.closed,
-                behind: self.behind(state, position),
+                behind,
             });
+            if let Some(live) = self.streams.get_mut(&stream) {
+                live.told_behind = behind.map(|_| next);
+            }
         }
         lines
     }
 
-    /// Some more streams are told of, changed or not: a message may have been lost.
+    /// Some more streams are told of, changed or not: a message may have been lost. Those as well whose KMS has fallen behind or
+    /// has caught up since they were told of.
     pub(super) fn turn_leader_lines(&mut self) {
+        let news = self.durable.streams.iter().filter_map(|(id, state)| {
+            let live = self.streams.get(id)?;
+            let behind = self.behind(state, live.position).map(|_| state.next);
+            (behind != live.told_behind).then_some(*id)
+        });
+        let news: Vec<KeyStreamId> = news.collect();
+        self.leading.lines.extend(news);
         let (streams, turn) = next_in_turn(self.streams.keys(), self.leading.turn, TURN_LINES);
         self.leading.lines.extend(streams);
         self.leading.turn = turn;

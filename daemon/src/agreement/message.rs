@@ -85,8 +85,8 @@ pub struct LeaderLine {
     pub wanted: bool,
     /// The leader's end is closed.
     pub closed: bool,
-    /// Chunks that the leader's KMS has yet to accept, where they fill the window so far that nothing more is granted. Told
-    /// for those who watch; nothing is decided by it.
+    /// Chunks that the leader's KMS has yet to accept, where they are more than half of the window. Told for those who watch;
+    /// nothing is decided by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<u64>,
 }

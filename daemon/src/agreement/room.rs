@@ -14,6 +14,11 @@ pub(super) const TURN_BYTES: u64 = 512 << 10;
 /// stream's window is on its way to its KMSs. Who is served then, is with those of whose windows this part is free.
 const TURNS_PER_WINDOW: u64 = 4;
 
+/// Whether no more than half of a stream's window is on its way to its KMSs.
+const fn is_hungry(window: u64, out: u64) -> bool {
+    out <= window / 2
+}
+
 /// How much key a stream can take.
 pub(super) struct Room {
     /// Octets, whole chunks.
@@ -38,7 +43,7 @@ impl Core {
         let left = position_limit(state.qos.key_chunk_size).saturating_sub(state.next);
         let chunks = window.saturating_sub(out).min(left);
         let worth = (window / TURNS_PER_WINDOW).min(TURN_BYTES / size).min(left).max(1);
-        let room = Room { bytes: chunks.saturating_mul(size), hungry: out <= window / 2 };
+        let room = Room { bytes: chunks.saturating_mul(size), hungry: is_hungry(window, out) };
         (chunks >= worth).then_some(room)
     }
 
@@ -49,26 +54,24 @@ impl Core {
         (self.settings.window_bytes.min(share) / size).min(self.settings.window_chunks).max(2)
     }
 
-    /// Chunks above `position` that a KMS has yet to accept, where they fill more than half of the window: nobody is served
-    /// while that is so of everybody.
+    /// Chunks above `position` that a KMS has yet to accept, where that is too much for its stream to be hungry.
     pub(super) fn behind(&self, state: &StreamState, position: Position) -> Option<u64> {
         let behind = state.next.saturating_sub(position);
-        (behind > self.window(state.qos.key_chunk_size.into()) / 2).then_some(behind)
+        (!is_hungry(self.window(state.qos.key_chunk_size.into()), behind)).then_some(behind)
     }
 
     /// Where all that was granted is accepted here, and nothing more is granted until the KMS at the other end has accepted
     /// some: how much it has yet to accept, by what was last heard, and since when nothing was granted.
     pub(super) fn held_up(&self, state: &StreamState, live: &Live) -> Option<HeldUp> {
-        let open = state.wanted && live.peer.wanted && !state.closed && !live.peer.closed;
-        if !open || !self.peer.in_step || live.position < state.next {
+        if !self.peer.in_step || live.position < state.next {
             return None;
         }
         let chunks = if self.leads() {
             self.behind(state, live.peer.position)?
         } else {
-            live.peer.behind.filter(|(_, next)| *next == state.next)?.0
+            live.peer.behind.filter(|behind| behind.next == state.next)?.chunks
         };
-        Some(HeldUp { chunks, since_ms: live.fed_ms })
+        Some(HeldUp { chunks, since_ms: live.granted_ms })
     }
 
     /// Octets of the supply whose blocks both ends may keep until they are settled. The last quarter of that room is for

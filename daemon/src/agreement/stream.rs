@@ -41,9 +41,17 @@ pub(crate) struct PeerSide {
     pub(crate) position: Position,
     /// First position that its KMS wants.
     pub(crate) wish: Position,
-    /// At the follower, as last heard: chunks that the leader's KMS had to accept before more was granted, and the end of
-    /// what was granted then.
-    pub(crate) behind: Option<(u64, Position)>,
+    /// At the follower, as last heard: how far the leader's KMS was behind.
+    pub(crate) behind: Option<Behind>,
+}
+
+/// A KMS that has more than half of the stream's window still to accept, so that nothing more is granted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Behind {
+    /// Chunks that it has to accept.
+    pub(crate) chunks: u64,
+    /// End of what was granted then.
+    pub(crate) next: Position,
 }
 
 /// What the KMS was told and has not been told otherwise since.
@@ -106,8 +114,12 @@ pub(crate) struct Live {
     pub(crate) stopping: Stopping,
     pub(crate) peer: PeerSide,
     pub(crate) told: Told,
+    /// Last time that something was granted.
+    pub(crate) granted_ms: u64,
     /// Last time that something was granted, get-key came, or the link came back.
     pub(crate) fed_ms: u64,
+    /// At the leader: where the follower was told that its KMS is behind, the end of what was granted then.
+    pub(crate) told_behind: Option<Position>,
     pub(crate) turn: Turn,
 }
 
@@ -125,7 +137,9 @@ impl Live {
             stopping: Stopping::No,
             peer: PeerSide::default(),
             told: Told::default(),
+            granted_ms: now_ms,
             fed_ms: now_ms,
+            told_behind: None,
             turn: Turn::new(qos, now_ms),
         }
     }

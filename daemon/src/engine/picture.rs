@@ -226,3 +226,43 @@ fn stream(one: &StreamStatus<'_>, pushers: &Streams, watch: &Watch, now_ms: u64)
         },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::agreement::HeldUp;
+    use crate::interface::{KeyStreamId, Qos};
+
+    #[test]
+    fn a_kms_at_the_other_end_that_takes_its_time_holds_nothing_up_before_five_seconds() {
+        let qos = Qos {
+            key_chunk_size: 32,
+            max_bps: 1,
+            min_bps: 0,
+            jitter: 0,
+            priority: 0,
+            timeout: 1,
+            ttl: 1,
+            metadata_mimetype: String::new(),
+        };
+        let one = StreamStatus {
+            stream: KeyStreamId::from_u128(1),
+            source: "kms://a",
+            destination: "kms://b",
+            qos: &qos,
+            opened: true,
+            peer_opened: true,
+            wanted: true,
+            closed: false,
+            suspended: false,
+            position: 100,
+            next: 100,
+            held_up: Some(HeldUp { chunks: 70, since_ms: 1_000 }),
+            lost: [0; LossCause::ALL.len()],
+        };
+        assert_eq!(state(&one, None, 5_999), StreamState::Delivering);
+        assert_eq!(state(&one, None, 6_000), StreamState::HeldUp);
+        assert_eq!(state(&one, Some("no answer"), 6_000), StreamState::Failing);
+        assert_eq!(state(&StreamStatus { closed: true, ..one }, None, 6_000), StreamState::Closing);
+    }
+}

@@ -1,9 +1,9 @@
 //! Whether key flows, and why not.
 //!
 //! A module delivers when its QKD link distils, it is in step with the module at the other end, nothing stands in the way of
-//! its own work, and the KMSs of every open stream take key, at this end and at the other. With no stream open there is
-//! nothing to deliver: it is ready then, and that is as good. A stream that a KMS has yet to open, or for which none has
-//! asked, is the KMSs' affair.
+//! its own work, and the KMS of every open stream takes key and is not held up by the one at the other end. With no stream
+//! open there is nothing to deliver: it is ready then, and that is as good. A stream that a KMS has yet to open, or for which
+//! none has asked, is the KMSs' affair.
 
 use serde::{Deserialize, Serialize};
 
@@ -110,7 +110,7 @@ impl Health {
         if streams.held_up > 0 {
             let text = format!(
                 "no more key is granted to {} of {} key streams, because the other end's KMS has much still to accept. \
-                 qkdctl streams at the other module says why",
+                 qkdctl streams at the other module shows its lag",
                 streams.held_up, streams.live
             );
             say(Cause::PeerKmsBehind, text);

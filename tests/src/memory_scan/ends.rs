@@ -79,7 +79,9 @@ impl Ends {
             let key = test_key(BlockName { session: 0xCA11_AB1E, sequence }, CELL);
             key.try_into().expect("one cell")
         });
-        let more = format!("[push]\nanswer_deadline_ms = 600000\nmost_in_flight = {IN_FLIGHT}\n");
+        let more = format!(
+            "[push]\nanswer_deadline_ms = 600000\nmost_in_flight = {IN_FLIGHT}\n[streams]\nwindow_chunks = 4096\n"
+        );
         let module = |end: usize, peer: String| {
             let (own, other) = [("kms://a", "kms://b"), ("kms://b", "kms://a")][end];
             let config = ModuleConfig {

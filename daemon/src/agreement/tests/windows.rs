@@ -91,6 +91,8 @@ fn an_end_that_waits_for_the_other_end_s_kms_knows_for_how_much_and_since_when()
         both.event(end, Event::Accepted { stream, up_to: 64 });
         let first = waits(&mut both).expect("all that was granted is accepted here");
         assert_eq!(first.chunks, 64);
+        both.get_key(end, stream, None);
+        assert_eq!(waits(&mut both), Some(first), "asking for key brings none");
         both.event(1 - end, Event::Accepted { stream, up_to: 31 });
         assert_eq!(waits(&mut both).map(|held| held.chunks), Some(33));
         both.event(1 - end, Event::Accepted { stream, up_to: 32 });
@@ -102,6 +104,42 @@ fn an_end_that_waits_for_the_other_end_s_kms_knows_for_how_much_and_since_when()
         both.cut();
         assert_eq!(held_up(&both), [None, None], "nothing is known of an end that is away");
     }
+}
+
+#[test]
+fn the_follower_hears_of_many_streams_at_once_that_the_leader_s_kms_is_behind_and_that_it_has_caught_up() {
+    // No key is left to be granted: a grant would make what was heard before it old.
+    let mut both = ends(64, 64 << 20, 200);
+    let streams: Vec<KeyStreamId> = (0..200).map(|_| both.stream(qos())).collect();
+    let held_up = |both: &Ends| both.ends[1].core.streams().filter(|one| one.held_up.is_some()).count();
+    for stream in &streams {
+        both.event(1, Event::Accepted { stream: *stream, up_to: 64 });
+    }
+    assert_eq!(streams.iter().map(|stream| granted(&both, *stream)).max(), Some(64));
+    // Between two signs of life 64 streams are told of in turn.
+    both.run(600);
+    assert_eq!(held_up(&both), 200);
+    for stream in &streams {
+        both.event(0, Event::Accepted { stream: *stream, up_to: 31 });
+    }
+    both.run(600);
+    assert_eq!(held_up(&both), 200, "more than half of the window is still to be accepted");
+    for stream in &streams {
+        both.event(0, Event::Accepted { stream: *stream, up_to: 64 });
+    }
+    both.run(600);
+    assert_eq!(held_up(&both), 0);
+}
+
+#[test]
+fn a_follower_s_kms_that_skips_more_than_a_window_does_not_wait_for_the_leader_to_hear_of_it_by_turns() {
+    let mut both = ends(64, 64 << 20, 16);
+    let stream = both.stream(qos());
+    assert_eq!(granted(&both, stream), 64);
+    both.get_key(1, stream, Some(500));
+    both.event(0, Event::Accepted { stream, up_to: 64 });
+    both.run(20);
+    assert_eq!(granted(&both, stream), 564);
 }
 
 #[test]

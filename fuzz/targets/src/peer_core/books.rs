@@ -92,6 +92,7 @@ impl Books {
     pub(super) fn bounded(&self, core: &Core, durable: &Durable) {
         let status = core.status();
         assert!(status.streams <= MOST_STREAMS, "{} streams", status.streams);
+        assert_eq!(core.streams().count(), status.streams, "not every stream can be shown");
         assert!(durable.streams.len() <= MOST_STREAMS, "{} streams in the ledger", durable.streams.len());
         assert!(durable.forbidden.len() <= MOST_CLOSED + MOST_STREAMS, "{} IDs", durable.forbidden.len());
         assert!(durable.log.len() <= MOST_LOG, "{} entries in the ledger", durable.log.len());

@@ -120,3 +120,20 @@ pub struct Qos {
     /// Always `application/json`.
     pub metadata_mimetype: String,
 }
+
+#[cfg(test)]
+impl Qos {
+    /// One that is allowed, for tests of something else.
+    pub(crate) fn for_tests() -> Self {
+        Self {
+            key_chunk_size: 32,
+            max_bps: 1,
+            min_bps: 0,
+            jitter: 0,
+            priority: 0,
+            timeout: 1,
+            ttl: 1,
+            metadata_mimetype: "application/json".into(),
+        }
+    }
+}

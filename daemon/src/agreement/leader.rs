@@ -175,16 +175,15 @@ impl Core {
             let Some(stream) = self.leading.lines.pop_first() else { break };
             let Some(state) = self.durable.streams.get(&stream) else { continue };
             let behind = self.streams.get(&stream).and_then(|live| self.behind(state, live.position));
-            let next = state.next;
             lines.push(LeaderLine {
                 stream,
                 opened: state.opened.is_some(),
                 wanted: state.wanted,
                 closed: state.closed,
-                behind,
+                behind: behind.map(|behind| behind.chunks),
             });
             if let Some(live) = self.streams.get_mut(&stream) {
-                live.told_behind = behind.map(|_| next);
+                live.told_behind = behind.map(|behind| behind.next);
             }
         }
         lines
@@ -195,7 +194,7 @@ impl Core {
     pub(super) fn turn_leader_lines(&mut self) {
         let news = self.durable.streams.iter().filter_map(|(id, state)| {
             let live = self.streams.get(id)?;
-            let behind = self.behind(state, live.position).map(|_| state.next);
+            let behind = self.behind(state, live.position).map(|behind| behind.next);
             (behind != live.told_behind).then_some(*id)
         });
         let news: Vec<KeyStreamId> = news.collect();

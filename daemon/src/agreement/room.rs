@@ -4,7 +4,7 @@ use super::core::Core;
 use super::durable::StreamState;
 use super::names::{Position, position_limit};
 use super::status::HeldUp;
-use super::stream::Live;
+use super::stream::{Behind, Live};
 use super::supply::Supply;
 use crate::interface::KeyStreamId;
 
@@ -54,10 +54,12 @@ impl Core {
         (self.settings.window_bytes.min(share) / size).min(self.settings.window_chunks).max(2)
     }
 
-    /// Chunks above `position` that a KMS has yet to accept, where that is too much for its stream to be hungry.
-    pub(super) fn behind(&self, state: &StreamState, position: Position) -> Option<u64> {
-        let behind = state.next.saturating_sub(position);
-        (!is_hungry(self.window(state.qos.key_chunk_size.into()), behind)).then_some(behind)
+    /// How far a KMS that has accepted everything below `position` is behind, where that is too much for its stream to be
+    /// hungry.
+    pub(super) fn behind(&self, state: &StreamState, position: Position) -> Option<Behind> {
+        let next = state.next;
+        let chunks = next.saturating_sub(position);
+        (!is_hungry(self.window(state.qos.key_chunk_size.into()), chunks)).then_some(Behind { chunks, next })
     }
 
     /// Where all that was granted is accepted here, and nothing more is granted until the KMS at the other end has accepted
@@ -66,12 +68,12 @@ impl Core {
         if !self.peer.in_step || live.position < state.next {
             return None;
         }
-        let chunks = if self.leads() {
-            self.behind(state, live.peer.position)?
+        let behind = if self.leads() {
+            self.behind(state, live.peer.position)
         } else {
-            live.peer.behind.filter(|behind| behind.next == state.next)?.chunks
+            live.peer.behind.filter(|behind| behind.next == state.next)
         };
-        Some(HeldUp { chunks, since_ms: live.granted_ms })
+        behind.map(|behind| HeldUp { chunks: behind.chunks, since_ms: live.granted_ms })
     }
 
     /// Octets of the supply whose blocks both ends may keep until they are settled. The last quarter of that room is for

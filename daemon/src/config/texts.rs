@@ -17,7 +17,7 @@ pub(super) const SERVER: Text<HostPort> =
     Text { parse: HostPort::parse, what: "a host with a port such as \"127.0.0.1:7001\"" };
 pub(super) const ENDPOINT: Text<KmsEndpoint> =
     Text { parse: KmsEndpoint::parse, what: "a URL such as \"http://127.0.0.1:9001\"" };
-pub(super) const PATH: Text<PathBuf> = Text { parse: parse_directory, what: "the absolute path of a file" };
+pub(super) const PATH: Text<PathBuf> = Text { parse: parse_path, what: "the absolute path of a file" };
 pub(super) const DNS: Text<String> =
     Text { parse: parse_dns, what: "a DNS name such as \"module-b.example\"" };
 pub(super) const CERTIFICATE_NAME: Text<CertificateName> = Text {
@@ -26,9 +26,9 @@ pub(super) const CERTIFICATE_NAME: Text<CertificateName> = Text {
 };
 pub(super) const NAME: Text<String> =
     Text { parse: parse_name, what: "1 to 64 letters, digits, dots, hyphens or underscores" };
-pub(super) const FILE: Text<PathBuf> = Text { parse: parse_file, what: "the absolute path of a file" };
+pub(super) const FILE: Text<PathBuf> = Text { parse: parse_socket, what: "the absolute path of a file" };
 pub(super) const DIRECTORY: Text<PathBuf> =
-    Text { parse: parse_directory, what: "the absolute path of a directory" };
+    Text { parse: parse_path, what: "the absolute path of a directory" };
 pub(super) const PCI: Text<PciAddress> =
     Text { parse: parse_pci, what: "a PCI address such as \"0000:01:00.0\"" };
 pub(super) const PCI_ID: Text<PciIdentity> = Text {
@@ -42,19 +42,16 @@ fn parse_name(text: &str) -> Result<String, String> {
     if right { Ok(text.to_owned()) } else { Err("it is too long, empty, or has other characters".to_owned()) }
 }
 
-fn parse_file(text: &str) -> Result<PathBuf, String> {
+fn parse_socket(text: &str) -> Result<PathBuf, String> {
     // sun_path holds 107 octets and the closing zero.
-    let path = PathBuf::from(text);
     if text.contains('\0') || text.len() > 107 {
         Err("it has a zero octet or is longer than the 107 octets that a socket's path may have".to_owned())
-    } else if path.is_absolute() {
-        Ok(path)
     } else {
-        Err("it does not begin with /".to_owned())
+        parse_path(text)
     }
 }
 
-fn parse_directory(text: &str) -> Result<PathBuf, String> {
+fn parse_path(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
     if text.contains('\0') {
         Err("it has a zero octet".to_owned())

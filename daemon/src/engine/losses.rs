@@ -108,20 +108,10 @@ mod tests {
 
     #[test]
     fn what_a_killed_daemon_has_counted_and_not_said_is_said_at_the_next_start() {
-        let qos = Qos {
-            key_chunk_size: 32,
-            max_bps: 0,
-            min_bps: 0,
-            jitter: 0,
-            priority: 0,
-            timeout: 1,
-            ttl: 1,
-            metadata_mimetype: "application/json".into(),
-        };
         let mut state = StreamState {
             source: "kms://a".into(),
             destination: "kms://b".into(),
-            qos,
+            qos: Qos::for_tests(),
             opened: None,
             peer_opened: false,
             wanted: false,

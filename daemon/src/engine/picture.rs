@@ -235,16 +235,7 @@ mod tests {
 
     #[test]
     fn a_kms_at_the_other_end_that_takes_its_time_holds_nothing_up_before_five_seconds() {
-        let qos = Qos {
-            key_chunk_size: 32,
-            max_bps: 1,
-            min_bps: 0,
-            jitter: 0,
-            priority: 0,
-            timeout: 1,
-            ttl: 1,
-            metadata_mimetype: String::new(),
-        };
+        let qos = Qos::for_tests();
         let one = StreamStatus {
             stream: KeyStreamId::from_u128(1),
             source: "kms://a",

@@ -12,19 +12,6 @@ use crate::interface::{KeyStreamId, Qos};
 
 const STREAM: KeyStreamId = KeyStreamId::from_u128(1);
 
-fn qos() -> Qos {
-    Qos {
-        key_chunk_size: 32,
-        max_bps: 1,
-        min_bps: 0,
-        jitter: 0,
-        priority: 0,
-        timeout: 1,
-        ttl: 1,
-        metadata_mimetype: "application/json".into(),
-    }
-}
-
 fn entry(number: u64, decision: Decision) -> Entry {
     Entry { number, hash: Digest::NONE, decision }
 }
@@ -78,12 +65,12 @@ fn what_is_quoted_is_cut_at_two_hundred_octets_and_at_a_character() {
 
 #[test]
 fn a_quality_of_service_is_taken_up_to_its_limits() {
-    assert!(check_qos(&qos()).is_ok());
-    assert!(check_qos(&Qos { key_chunk_size: CHUNK_BYTES_MAX, ..qos() }).is_ok());
-    assert!(check_qos(&Qos { key_chunk_size: CHUNK_BYTES_MAX + 1, ..qos() }).is_err());
-    assert!(check_qos(&Qos { key_chunk_size: 0, ..qos() }).is_err());
-    assert!(check_qos(&Qos { timeout: 0, ..qos() }).is_err());
-    assert!(check_qos(&Qos { metadata_mimetype: "x".repeat(TEXT_MAX + 1), ..qos() }).is_err());
+    assert!(check_qos(&Qos::for_tests()).is_ok());
+    assert!(check_qos(&Qos { key_chunk_size: CHUNK_BYTES_MAX, ..Qos::for_tests() }).is_ok());
+    assert!(check_qos(&Qos { key_chunk_size: CHUNK_BYTES_MAX + 1, ..Qos::for_tests() }).is_err());
+    assert!(check_qos(&Qos { key_chunk_size: 0, ..Qos::for_tests() }).is_err());
+    assert!(check_qos(&Qos { timeout: 0, ..Qos::for_tests() }).is_err());
+    assert!(check_qos(&Qos { metadata_mimetype: "x".repeat(TEXT_MAX + 1), ..Qos::for_tests() }).is_err());
 }
 
 #[test]
